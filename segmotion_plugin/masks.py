@@ -1,0 +1,80 @@
+"""Pixel masks of moving objects and their files.
+
+Two polarities exist, and every name says which: a *keep* mask is 255 (True) on the static world, as COLMAP and nerfstudio read it; a
+*dynamic* mask is nonzero on what moves. Object ids are 0 for the static world and k for object k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.files import write_png
+
+
+def dilate(dynamic: np.ndarray, radius: float) -> np.ndarray:
+    """Grow an H×W bool mask by a disk of `radius` pixels (0 leaves it as it is)."""
+    import cv2
+
+    if radius <= 0 or not dynamic.any():
+        return dynamic.astype(bool)
+    distance = cv2.distanceTransform((~dynamic.astype(bool)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance <= radius
+
+
+def keep_from_labels(labels: np.ndarray, radius: float = 0.0) -> np.ndarray:
+    """H×W uint8 keep mask (255 = static, 0 = moving) from object ids, the moving part grown by `radius` pixels."""
+    return np.where(dilate(labels > 0, radius), np.uint8(0), np.uint8(255))
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Read an image as H×W uint8 as stored (palette images give their indices, orientation tags are ignored).
+
+    Raises:
+        SegmotionError: the file is missing or is no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                image = image.convert("L")
+            return np.array(image, dtype=np.uint8)
+    except FileNotFoundError:
+        raise SegmotionError(f"{path}: no such mask") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise SegmotionError(f"{path}: not a readable image ({error})") from None
+
+
+class MotionMasks:
+    """Object ids per frame, read from `motion/objects/` one frame at a time.
+
+    `masks[i]` is H×W uint8 with 0 = static and k = object k, for objects that move at any time in the clip (at rest too).
+    """
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder = Path(folder)
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_grey(self.folder / f"{Path(self.names[index]).stem}.png")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def keep(self, index: int, radius: float = 0.0) -> np.ndarray:
+        """H×W uint8 keep mask of a frame after growing what moves by `radius` pixels."""
+        return keep_from_labels(self[index], radius)
+
+
+def write_keep(out: Path, name: str, keep: np.ndarray) -> None:
+    """Write one image's keep mask under both names: `masks/<stem>.png` and `colmap_masks/<name>.png`."""
+    stem = Path(name).stem
+    write_png(out / "masks" / f"{stem}.png", keep)
+    write_png(out / "colmap_masks" / f"{name}.png", keep)
