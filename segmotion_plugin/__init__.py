@@ -1,6 +1,6 @@
 """Segmotion: what moves in a video, where, and in which 3D world.
 
-The types that cross module borders are re-exported here; everything that needs a heavy package is imported when it is used.
+The types that cross module borders are re-exported here; what needs a heavy package is imported when it is used.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Cameras:
         return np.stack([matrix[0, 0] * xd + matrix[0, 2], matrix[1, 1] * yd + matrix[1, 2]], axis=1)
 
     def rays(self, xy: np.ndarray) -> np.ndarray:
-        """N×3 directions (x, y, 1) in camera axes of N×2 pixel positions; the distortion is undone by fixed-point steps."""
+        """N×3 directions (x, y, 1) in camera axes of N×2 pixels; distortion is undone by fixed-point steps."""
         matrix = self.intrinsics()
         target = np.stack(
             [(xy[:, 0] - matrix[0, 2]) / matrix[0, 0], (xy[:, 1] - matrix[1, 2]) / matrix[1, 1]], axis=1

@@ -1,7 +1,7 @@
 """Pixel masks of moving objects and their files.
 
-Two polarities exist, and every name says which: a *keep* mask is 255 (True) on the static world, as COLMAP and nerfstudio read it; a
-*dynamic* mask is nonzero on what moves. Object ids are 0 for the static world and k for object k.
+Two polarities exist, and every name says which: a *keep* mask is 255 (True) on the static world, as COLMAP and
+nerfstudio read it; a *dynamic* mask is nonzero on what moves. Object ids are 0 for the static world and k for object k.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def read_grey(path: Path) -> np.ndarray:
 class MotionMasks:
     """Object ids per frame, read from `motion/objects/` one frame at a time.
 
-    `masks[i]` is H×W uint8 with 0 = static and k = object k, for objects that move at any time in the clip (at rest too).
+    `masks[i]` is H×W uint8 with 0 = static and k = object k, for objects that move at any time in the clip, at rest
+    too.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:

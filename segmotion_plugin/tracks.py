@@ -34,7 +34,7 @@ class TrackWindow:
 class Tracks:
     """N tracks over T frames, stored by observation so that memory grows with what was seen, not with N × T.
 
-    A track is one contiguous run of frames; within its run a point may be hidden. Make one with `from_dense` or `from_runs`.
+    A track is one contiguous run of frames; within its run a point may be hidden.
 
     Attributes:
         first: N int32, first frame of each run.
@@ -69,7 +69,11 @@ class Tracks:
 
     @classmethod
     def from_dense(
-        cls, xy: np.ndarray, visible: np.ndarray, confidence: np.ndarray | None = None, query_frame: np.ndarray | None = None
+        cls,
+        xy: np.ndarray,
+        visible: np.ndarray,
+        confidence: np.ndarray | None = None,
+        query_frame: np.ndarray | None = None,
     ) -> Tracks:
         """Make tracks from dense arrays.
 
@@ -248,9 +252,10 @@ _FILE_CELLS = 24_000_000
 def save_tracks(path: Path, tracks: Tracks, motion: TrackMotion, width: int, height: int) -> int:
     """Write `motion/tracks.npz`: dense arrays as other programs read them. Returns how many tracks were written.
 
-    Keys: xy N×T×2 float32 (pixels of the source images; NaN outside a run), visible N×T, confidence N×T float16, query_frame N,
-    probability N, moving N×T, object_id N, track_index N (index in the full set), size (width, height).
-    On long clips static tracks are left out first, the shortest before the others, until N × T fits into 24 million cells.
+    Keys: xy N×T×2 float32 (pixels of the source images; NaN outside a run), visible N×T, confidence N×T float16,
+    query_frame N, probability N, moving N×T, object_id N, track_index N (index in the full set), size (width, height).
+    On long clips static tracks are left out first, the shortest before the others, until N × T fits into 24 million
+    cells.
     """
     budget = max(1, _FILE_CELLS // max(1, tracks.num_frames))
     ids = np.arange(len(tracks))
@@ -274,7 +279,7 @@ def save_tracks(path: Path, tracks: Tracks, motion: TrackMotion, width: int, hei
 
 
 def load_tracks(path: Path) -> tuple[Tracks, TrackMotion, tuple[int, int]]:
-    """Read `motion/tracks.npz`: the tracks, their motion, and (width, height) of the images they are measured in.
+    """Read `motion/tracks.npz`: tracks, their motion, and the (width, height) of the images they are measured in.
 
     Raises:
         SegmotionError: the file is missing, damaged, or lacks a key.
@@ -292,7 +297,8 @@ def load_tracks(path: Path) -> tuple[Tracks, TrackMotion, tuple[int, int]]:
         raise SegmotionError(f"{path}: not a Segmotion track file, it lacks {', '.join(sorted(missing))}")
     tracks = Tracks.from_dense(arrays["xy"], arrays["visible"], arrays.get("confidence"), arrays.get("query_frame"))
     moving = arrays.get("moving", np.zeros(arrays["visible"].shape, bool))
-    motion = TrackMotion(tracks, arrays["probability"], moving[tracks.track_flat, tracks.frame_flat], arrays["object_id"])
+    moving_flat = moving[tracks.track_flat, tracks.frame_flat]
+    motion = TrackMotion(tracks, arrays["probability"], moving_flat, arrays["object_id"])
     width, height = (int(v) for v in arrays.get("size", np.zeros(2)))
     return tracks, motion, (width, height)
 

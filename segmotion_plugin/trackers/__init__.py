@@ -1,0 +1,1 @@
+"""Point trackers: video in, long-range 2D tracks out. One file per tracker."""
