@@ -225,11 +225,12 @@ def _switches(overlap: np.ndarray) -> int:
     size = overlap.sum(axis=1)
     carried, switches = 0, 0
     for t in np.flatnonzero(size > 0):
-        cover = overlap[t, 1:] / size[t]
-        if carried and cover[carried - 1] >= MATCH_COVER:
+        cover = overlap[t] / size[t]
+        cover[0] = 0.0
+        if carried and cover[carried] >= MATCH_COVER:
             continue
-        best = int(cover.argmax()) + 1
-        if cover[best - 1] >= MATCH_COVER:
+        best = int(cover.argmax())
+        if cover[best] >= MATCH_COVER:
             switches += int(carried not in (0, best))
             carried = best
     return switches
