@@ -1,0 +1,327 @@
+"""Named scenes: the situations in which reconstruction needs motion masks, randomised by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.simulation import bodies, settings
+from segmotion_plugin.simulation.paths import Path, aim, at_rest, drive, hand_shake, speed_profile
+from segmotion_plugin.simulation.world import Effects, Look, Primitive, World
+
+Array = NDArray[np.floating]
+
+
+@dataclass
+class _Stage:
+    """What every scene starts from; one clip of it, with one source of randomness."""
+
+    rng: np.random.Generator
+    seed: int
+    num_frames: int
+    width: int
+    height: int
+    focal: float
+    fps: float = 24.0
+
+    @property
+    def progress(self) -> Array:
+        """-1/2 to 1/2 over the clip, T."""
+        return np.linspace(-0.5, 0.5, self.num_frames) if self.num_frames > 1 else np.zeros(1)
+
+    def view_width(self, distance: float) -> float:
+        """Metres that the picture spans at a distance."""
+        return distance * self.width / self.focal
+
+    def step(self, metres_per_second: float, at_most: float) -> float:
+        """Metres per frame of a speed, lowered where the clip would cover more than ``at_most`` metres."""
+        return min(metres_per_second / self.fps, at_most / max(self.num_frames, 1))
+
+    def side(self) -> float:
+        """Left or right: -1 or 1."""
+        return float(self.rng.choice([-1.0, 1.0]))
+
+    def hand_held(self, start: Array, target: Array, shake: float = 0.03) -> Array:
+        """Camera poses along given positions (T x 3), aimed at targets (T x 3 or 3), with shaking hands."""
+        sway, turn = hand_shake(self.rng, self.num_frames, shake, 0.012, self.fps)
+        return aim(start + sway, np.broadcast_to(target, (self.num_frames, 3)), turn)
+
+    def dolly(self, distance: float, travel: float, height: float = 1.6, forward: float = 0.15) -> Array:
+        """Camera positions (T x 3) that pass sideways in front of the origin and approach a little."""
+        side = self.side()
+        t = self.progress
+        return np.stack([side * travel * t, -distance + forward * travel * t, height + 0.08 * travel * t], axis=1)
+
+    def world(self, primitives: list[Primitive], cameras: Array) -> World:
+        """Puts it together under random light."""
+        rng = self.rng
+        sun = (rng.uniform(-0.8, 0.8), rng.uniform(-0.9, -0.1), rng.uniform(0.5, 1.0))
+        look = Look(sun=sun, ambient=rng.uniform(0.4, 0.6), clouds=rng.uniform(0.2, 0.9), seed=int(rng.integers(2**31)))
+        effects = Effects(noise=rng.uniform(0.8, 2.0), exposure=rng.uniform(0, 0.02), seed=int(rng.integers(2**31)))
+        return World(primitives, cameras, self.width, self.height, self.focal, self.fps, look, effects)
+
+
+def _corridor(*boxes: tuple[float, float, float, float]) -> settings.Clear:
+    """Places (x0, y0, x1, y1) that must stay free."""
+
+    def clear(place: Array) -> bool:
+        return any(x0 <= place[0] <= x1 and y0 <= place[1] <= y1 for x0, y0, x1, y1 in boxes)
+
+    return clear
+
+
+def share_of(world: World, columns: int = 48, rows: int = 27, frames: int = 5) -> Array:
+    """Mean share of the picture that each object 1..K covers, from rays through a coarse grid."""
+    x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
+    xy = np.stack([x.ravel() * world.width, y.ravel() * world.height], axis=1)
+    counts = np.zeros(world.num_objects + 1)
+    chosen = np.unique(np.linspace(0, world.num_frames - 1, frames).round().astype(int))
+    for frame in chosen:
+        counts += np.bincount(world.raycast(int(frame), xy).object_id, minlength=len(counts))
+    return counts[1:] / (len(xy) * len(chosen))
+
+
+def _calibrated(make: Callable[[float], World], near: float, far: float, share: float) -> World:
+    """The world whose movers cover the wanted share of the picture; bisects the distance that ``make`` takes."""
+    world = make(far)
+    for _ in range(9):
+        middle = np.sqrt(near * far)
+        world = make(middle)
+        covered = share_of(world).sum()
+        if abs(covered - share) < 0.03 * share:
+            break
+        near, far = (middle, far) if covered > share else (near, middle)
+    return world
+
+
+def _recipe(stage: _Stage, make: Callable[[_Stage, float], World]) -> Callable[[float], World]:
+    """``make`` with the same randomness at every distance."""
+    state = stage.rng.bit_generator.state
+
+    def build_at(distance: float) -> World:
+        stage.rng.bit_generator.state = state
+        return make(stage, distance)
+
+    return build_at
+
+
+def _walker(stage: _Stage) -> World:
+    def make(stage: _Stage, distance: float) -> World:
+        rng = stage.rng
+        back = 3.5
+        heading = 0.0 if rng.random() < 0.5 else np.pi
+        step = stage.step(rng.uniform(1.1, 1.5), 7.0)
+        path = drive((0, -back + distance, 0), heading + rng.normal(0, 0.06), np.full(stage.num_frames, step))
+        lag = min(0.3, 0.3 * stage.view_width(distance) / max(step * stage.num_frames, 1e-6))
+        x = path.position[:, 0] * (1 - lag)
+        position = np.stack([x, np.full_like(x, -back), np.full_like(x, rng.uniform(1.2, 1.45))], axis=1)
+        height = rng.uniform(1.65, 1.9)
+        target = position + (0, 4, -0.25)
+        body = bodies.walker(path, stage.seed, 1, height)
+        scenery = settings.outdoors(rng, _corridor((-9, -6, 9, 0.8)), rng.uniform(7, 11), 22)
+        return stage.world(scenery + body, stage.hand_held(position, target, 0.02))
+
+    return _calibrated(_recipe(stage, make), 0.8, 6.0, stage.rng.uniform(0.27, 0.33))
+
+
+def _two_cars(stage: _Stage) -> World:
+    rng = stage.rng
+    distance, travel = rng.uniform(7.5, 9.0), rng.uniform(2.5, 4.0)
+    first, second = int(rng.integers(2**31)), int(rng.integers(2**31))
+    lane = rng.uniform(0.0, 1.0)
+    direction = rng.choice([0.0, np.pi])
+    across = stage.view_width(distance)
+    steps = [np.full(stage.num_frames, stage.step(rng.uniform(4, 7), across * rng.uniform(0.5, 0.8))) for _ in range(2)]
+    near = drive((rng.uniform(-2, 2), lane, 0), direction, steps[0])
+    far = drive((rng.uniform(-2, 2), lane + 3.2, 0), np.pi - direction, steps[1])
+    parked = at_rest(stage.num_frames, (stage.side() * rng.uniform(2.0, 3.5), lane + 6.2, 0), rng.normal(0, 0.15))
+    movers = bodies.car(near, first, 1) + bodies.car(far, second, 2) + bodies.car(parked, first)
+    scenery = settings.outdoors(rng, _corridor((-40, -20, 40, lane + 7.5)), rng.uniform(10, 13), 30, "road")
+    position = stage.dolly(distance, travel)
+    return stage.world(scenery + movers, stage.hand_held(position, np.array([0, lane + 3, 1.2])))
+
+
+def _large_mover(stage: _Stage) -> World:
+    def make(stage: _Stage, distance: float) -> World:
+        rng = stage.rng
+        back = 9.0
+        builder, size = ((bodies.truck, 6.0), (bodies.quadruped, 1.6))[int(rng.random() < 0.35)]
+        across = stage.view_width(distance)
+        step = stage.step(rng.uniform(0.8, 1.6), 0.3 * across)
+        path = drive((0, -back + distance, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
+        position = stage.dolly(back, rng.uniform(2.0, 3.0), 1.7)
+        scenery = settings.outdoors(rng, _corridor((-14, -14, 14, 2.0)), rng.uniform(7, 10), 24)
+        return stage.world(scenery + builder(path, stage.seed, 1, size),
+                           stage.hand_held(position, np.array([0, 0, 1.6])))  # fmt: skip
+
+    return _calibrated(_recipe(stage, make), 1.6, 14.0, stage.rng.uniform(0.45, 0.5))
+
+
+def _followed_mover(stage: _Stage) -> World:
+    def make(stage: _Stage, distance: float) -> World:
+        rng = stage.rng
+        name = str(rng.choice(["car", "person", "quadruped", "crate"]))
+        builder, size, _ = bodies.KINDS[name]
+        step = stage.step({"car": 4.0, "person": 1.6, "quadruped": 2.5, "crate": 1.8}[name], 14.0)
+        path = drive((0, 0, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step), rng.uniform(-0.05, 0.05))
+        sway, _ = hand_shake(rng, stage.num_frames, 0.12, 0.0, stage.fps)
+        offset = np.array([rng.uniform(-0.5, 0.5) * distance, -distance, rng.uniform(1.3, 2.0)])
+        drift = stage.progress[:, None] * rng.normal(0, 0.08, 3) * distance
+        position = path.position + offset + sway + drift * (1, 1, 0)
+        target = path.position + (0, 0, 0.45 * size[1] if name != "car" else 0.7) + 0.3 * sway
+        scenery = settings.outdoors(rng, _corridor((-14, -1.6 * distance, 14, 2.5)), rng.uniform(7, 10), 26)
+        return stage.world(scenery + builder(path, stage.seed, 1, float(np.mean(size))),
+                           stage.hand_held(position, target, 0.0))  # fmt: skip
+
+    return _calibrated(_recipe(stage, make), 1.2, 12.0, stage.rng.uniform(0.1, 0.2))
+
+
+def _stop_and_go(stage: _Stage) -> World:
+    rng = stage.rng
+    distance = rng.uniform(6.0, 7.5)
+    across, count = stage.view_width(distance), stage.num_frames
+    stop, restart, late = rng.uniform(0.3, 0.42), rng.uniform(0.6, 0.75), rng.uniform(0.5, 0.65)
+    go_stop = speed_profile(count, stage.step(rng.uniform(2.5, 4), 0.7 * across), [(0, stop), (restart, 1)])
+    starts_late = speed_profile(count, stage.step(rng.uniform(1.2, 1.8), 0.8 * across), [(late, 1)])
+    direction = rng.choice([0.0, np.pi])
+    first = drive((rng.uniform(-0.5, 0.5), 3.0, 0), direction, go_stop)
+    second = drive((stage.side() * rng.uniform(0.8, 1.8), -0.5, 0), np.pi - direction, starts_late, anchor=count - 1)
+    movers = bodies.car(first, stage.seed, 1) + bodies.walker(second, stage.seed + 1, 2)
+    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 5.0)), rng.uniform(8, 11), 26)
+    position = stage.dolly(distance, rng.uniform(1.5, 2.5))
+    return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2, 1.2])))
+
+
+def _tiny_movers(stage: _Stage) -> World:
+    rng = stage.rng
+    movers: list[Primitive] = []
+    distance = 9.0
+    for number, x in enumerate(rng.permutation([-0.3, 0.0, 0.3]), start=1):
+        name = str(rng.choice(["person", "quadruped", "ball", "crate", "drone"]))
+        builder, size, flies = bodies.KINDS[name]
+        depth = rng.uniform(20, 28)
+        across = stage.view_width(depth)
+        speed = stage.step(rng.uniform(1.5, 3.0), 0.3 * across)
+        place = (x * across, depth - distance, rng.uniform(1, 3) if flies else 0.0)
+        path = drive(place, rng.uniform(0, 2 * np.pi), np.full(stage.num_frames, speed), rng.uniform(-0.1, 0.1))
+        movers += builder(path, int(rng.integers(2**31)), number, float(np.mean(size)))
+    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 5), (-30, 5, 30, 24)), rng.uniform(24, 30), 30)
+    scenery += settings.scatter(rng, 14, (-9, -5), (9, 3), _corridor((-2.5, -20, 2.5, 10)))
+    position = stage.dolly(distance, rng.uniform(3.0, 4.5), 2.2)
+    return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 10, 1.2])))
+
+
+def _rotation_only(stage: _Stage) -> World:
+    rng = stage.rng
+    distance = rng.uniform(6, 8)
+    name = str(rng.choice(["person", "quadruped", "crate", "car"]))
+    builder, size, _ = bodies.KINDS[name]
+    step = stage.step(rng.uniform(1.3, 2.2), 0.6 * stage.view_width(distance))
+    path = drive((rng.uniform(-1, 1), 0, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
+    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 24)
+    position = np.tile([0.0, -distance, 1.6], (stage.num_frames, 1))
+    pan = stage.side() * rng.uniform(0.25, 0.45) * stage.progress
+    target = position + np.stack([np.sin(pan), np.cos(pan), -0.06 + 0.05 * stage.progress], axis=1) * 6
+    movers = builder(path, stage.seed, 1, float(np.mean(size)))
+    return stage.world(scenery + movers, stage.hand_held(position, target, 0.0))
+
+
+def _static_room(stage: _Stage) -> World:
+    rng = stage.rng
+    travel = rng.uniform(1.2, 2.0)
+    scenery = settings.room(rng, 4.5, -4.0, 5.0, 3.2, _corridor((-2.5, -4, 2.5, -0.5)), 12)
+    for x in np.linspace(-1.6, 1.6, int(rng.integers(3, 6))) + rng.normal(0, 0.15):
+        scenery += settings.pole(rng, (x, rng.uniform(-1.9, -1.0)), 3.2, rng.uniform(0.025, 0.08))
+    position = stage.dolly(3.0, travel, 1.5, rng.uniform(0.1, 0.4))
+    return stage.world(scenery, stage.hand_held(position, np.array([0, 2.5, 1.3])))
+
+
+def _multi_movers(stage: _Stage) -> World:
+    rng = stage.rng
+    distance = rng.uniform(6.5, 8.5)
+    movers: list[Primitive] = []
+    count = int(rng.integers(2, 5))
+    for number in range(1, count + 1):
+        name = str(rng.choice(["person", "quadruped", "car", "ball", "crate", "creature", "drone"]))
+        builder, size, flies = bodies.KINDS[name]
+        # Lanes at different depths; the paths cross the middle at about the same time and hide one another there.
+        depth = (number - 1) * rng.uniform(1.5, 2.2) - 1.5
+        across = stage.view_width(distance + depth)
+        step = stage.step(rng.uniform(1.2, 3.0), rng.uniform(0.3, 0.7) * across)
+        heading = (0.0 if (number + stage.seed) % 2 else np.pi) + rng.normal(0, 0.25)
+        place = (rng.uniform(-0.22, 0.22) * across, depth, rng.uniform(0.8, 2.0) if flies else 0.0)
+        path = drive(place, heading, np.full(stage.num_frames, step), rng.uniform(-0.06, 0.06))
+        movers += builder(path, int(rng.integers(2**31)), number, float(rng.uniform(*size)))
+    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 8.5)), rng.uniform(11, 14), 26)
+    position = stage.dolly(distance, rng.uniform(2.0, 3.5), rng.uniform(1.5, 2.2))
+    return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2, 1.1])))
+
+
+def _static_camera(stage: _Stage) -> World:
+    rng = stage.rng
+    distance = rng.uniform(5, 8)
+    name = str(rng.choice(["person", "quadruped", "car", "creature", "ball"]))
+    builder, size, _ = bodies.KINDS[name]
+    step = stage.step(rng.uniform(1.2, 2.5), 0.6 * stage.view_width(distance))
+    path = drive((rng.uniform(-1, 1), 0, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
+    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 22)
+    position = np.tile([0.0, -distance, 1.5], (stage.num_frames, 1))
+    return stage.world(scenery + builder(path, stage.seed, 1, float(np.mean(size))),
+                       aim(position, position + (0, 6, -0.4)))  # fmt: skip
+
+
+def _demo(stage: _Stage) -> World:
+    rng = stage.rng
+    distance = 7.0
+    across = stage.view_width(distance)
+    direction = rng.choice([0.0, np.pi])
+    step = stage.step(1.5, 0.35 * across)
+    large = drive((rng.uniform(-0.4, 0.4), -1.2, 0), direction, np.full(stage.num_frames, step))
+    quick = drive((0.0, 5.0, 0), np.pi - direction, np.full(stage.num_frames, stage.step(5.0, 0.9 * across)))
+    parked: Path = at_rest(stage.num_frames, (-stage.side() * 3.4, 8.2, 0), rng.normal(0, 0.2))
+    twin = stage.seed + 1
+    movers = bodies.truck(large, stage.seed, 1, 3.6) + bodies.car(quick, twin, 2) + bodies.car(parked, twin)
+    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 10)), 12.5, 30, "paving")
+    position = stage.dolly(distance, rng.uniform(2.6, 3.4), 1.7)
+    return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2.5, 1.3])))
+
+
+_BUILDERS: dict[str, Callable[[_Stage], World]] = {
+    "demo": _demo,
+    "walker": _walker,
+    "two_cars_parked_twin": _two_cars,
+    "large_mover": _large_mover,
+    "followed_mover": _followed_mover,
+    "stop_and_go": _stop_and_go,
+    "tiny_movers": _tiny_movers,
+    "rotation_only": _rotation_only,
+    "static_room": _static_room,
+    "multi_movers": _multi_movers,
+    "static_camera": _static_camera,
+}
+NAMES = tuple(_BUILDERS)
+
+
+def build(name: str, seed: int = 0, num_frames: int = 48, width: int = 480, height: int = 270) -> World:
+    """Builds a named scene.
+
+    Args:
+        name: One of :data:`NAMES`.
+        seed: Chooses layout, textures, colours, speeds and the camera's path.
+        num_frames: Number of frames.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+
+    Raises:
+        SegmotionError: for an unknown name or a size that makes no picture.
+    """
+    if name not in _BUILDERS:
+        raise SegmotionError(f"there is no scene {name!r}; the scenes are {', '.join(NAMES)}")
+    if num_frames < 1 or width < 8 or height < 8:
+        raise SegmotionError(f"a scene needs at least one frame of 8x8 pixels; got {num_frames} of {width}x{height}")
+    rng = np.random.default_rng([seed, NAMES.index(name)])
+    return _BUILDERS[name](_Stage(rng, seed, num_frames, width, height, width * float(rng.uniform(0.8, 1.05))))
