@@ -1,0 +1,1 @@
+"""Training of the shipped motion weights on simulated worlds."""

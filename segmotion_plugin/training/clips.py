@@ -1,0 +1,117 @@
+"""Clips of labelled tracks for training, stored compactly, and how they are made from simulated worlds.
+
+Two kinds: *exact* clips hold trajectories computed without pixels (cheap; the tracker's noise is imitated afresh at every use),
+*tracked* clips were rendered to video and tracked by the real tracker (dear; their errors are real).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.files import atomic_path
+from segmotion_plugin.simulation.tracks import SimulatedTracks
+from segmotion_plugin.simulation.world import World
+
+_APPARENT_STRIDE = 4
+
+
+@dataclass
+class TrainingClip:
+    """N labelled tracks over T frames.
+
+    Attributes:
+        size: 2, width and height of the images.
+        exact: 1 when the tracks are exact and need a tracker's noise, else 0.
+        xy: N×T×2 float32, NaN where unknown.
+        visible: N×T bool.
+        confidence: N×T float16.
+        depth: N×T float16 metres; inf for the sky.
+        moving: N×T bool, the track's object moves at that frame.
+        apparent: N×T float16, pixels that the point's own motion made over four frames; NaN where unknown.
+        surface: N int32 ids of surfaces.
+        kind: N int32 classes of things, shared by movers and their parked twins; -1 where unknown.
+        start: N int32, first frame of the track.
+        features: N×D float16 semantic features; D = 0 when they are drawn from `kind`.
+    """
+
+    size: np.ndarray
+    exact: np.ndarray
+    xy: np.ndarray
+    visible: np.ndarray
+    confidence: np.ndarray
+    depth: np.ndarray
+    moving: np.ndarray
+    apparent: np.ndarray
+    surface: np.ndarray
+    kind: np.ndarray
+    start: np.ndarray
+    features: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as an uncompressed npz, atomically (loading is on the training loop's path)."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez(handle, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingClip:
+        """Read a clip written by `save`.
+
+        Raises:
+            SegmotionError: not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls(**{field.name: archive[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError) as error:
+            raise SegmotionError(f"{path}: not a training clip ({error}); delete it and it is made anew") from None
+
+
+def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
+    """N×T float16: distance in pixels between where a point is and where it would be had it stopped four frames ago."""
+    cameras = world.cam_from_world
+    before = np.maximum(np.arange(world.num_frames) - _APPARENT_STRIDE, 0)
+    stopped = np.einsum("tij,ntj->nti", cameras[:, :, :3], tracks.xyz[:, before]) + cameras[:, :, 3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = stopped[..., :2] / stopped[..., 2:] * world.focal + np.array([world.width / 2, world.height / 2])
+        distance = np.linalg.norm(tracks.xy - pixels, axis=2)
+    distance[(stopped[..., 2] <= 0) | ~np.isfinite(distance)] = np.nan
+    return np.minimum(distance, 1e4).astype(np.float16)
+
+
+def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:
+    """Trajectories of a random world; no pixels are rendered."""
+    from segmotion_plugin.simulation.worlds import random_world
+
+    rng = np.random.default_rng(seed)
+    frames = int(rng.choice([32, 48, 64, 80]))
+    world = random_world(rng, num_frames=frames, width=854, height=480)
+    queries = np.unique(np.append(0, rng.integers(0, frames - 2, 7)))
+    tracks = world.sample_tracks(rng, num_tracks, [int(q) for q in queries])
+    return TrainingClip(
+        size=np.array([world.width, world.height]),
+        exact=np.array(1),
+        xy=tracks.xy,
+        visible=tracks.visible,
+        confidence=tracks.visible.astype(np.float16),
+        depth=np.minimum(tracks.depth, 6e4).astype(np.float16),
+        moving=tracks.moving,
+        apparent=apparent_motion(world, tracks),
+        surface=tracks.primitive,
+        kind=tracks.class_id,
+        start=np.where(tracks.query_frame == 0, 0, tracks.query_frame).astype(np.int32),
+        features=np.zeros((len(tracks.xy), 0), np.float16),
+    )
+
+
+def pool(folder: Path) -> list[Path]:
+    """Stored clips of a folder, in the order of their seeds."""
+    return sorted(Path(folder).glob("clip_*.npz"))
+
+
+def clip_path(folder: Path, seed: int) -> Path:
+    """Where the clip of a seed is stored."""
+    return Path(folder) / f"clip_{seed:09d}.npz"

@@ -1,0 +1,97 @@
+"""Training clips with a real tracker's errors: worlds rendered to video, tracked, and labelled by what lies under each point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segmotion_plugin.simulation import scenes
+from segmotion_plugin.simulation.render import SimulatedClip, render
+from segmotion_plugin.simulation.world import World
+from segmotion_plugin.trackers.dis import sample, track
+from segmotion_plugin.tracks import Tracks
+from segmotion_plugin.training.clips import TrainingClip
+
+_SIZES = ((427, 240), (480, 270), (640, 360))
+_SIZE_SHARES = (0.55, 0.35, 0.1)
+_MOST_TRACKS = 3000
+_FEATURE_EVERY = 6
+_NAMED_SHARE = 0.3
+
+
+def random_scene(rng: np.random.Generator) -> World:
+    """A random world, or one of the named kinds of scene, at a small size."""
+    from segmotion_plugin.simulation.worlds import random_world
+
+    width, height = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
+    frames = int(rng.choice([26, 32, 40, 48]))
+    if rng.random() < _NAMED_SHARE:
+        name = scenes.NAMES[rng.integers(len(scenes.NAMES))]
+        return scenes.build(name, int(rng.integers(10**6, 2**31)), frames, width, height)
+    return random_world(rng, num_frames=frames, width=width, height=height)
+
+
+def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
+    """Render the world of a seed, track it, and label the tracks."""
+    rng = np.random.default_rng(seed)
+    clip = render(random_scene(rng))
+    return labelled(clip, track(list(clip.frames)), rng, most_tracks)
+
+
+def labelled(clip: SimulatedClip, tracks: Tracks, rng: np.random.Generator, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
+    """Label tracks by the object under the point in most frames, as masks of real clips would.
+
+    Args:
+        clip: the rendered clip.
+        tracks: found in its frames.
+        rng: chooses the tracks that are kept.
+        most_tracks: number kept.
+    """
+    if len(tracks) > most_tracks:
+        tracks = tracks.select(np.sort(rng.permutation(len(tracks))[:most_tracks]))
+    frame, owner = tracks.frame_flat, tracks.track_flat
+    height, width = clip.labels.shape[1:]
+    column = np.clip(np.floor(tracks.xy_flat[:, 0]).astype(int), 0, width - 1)
+    row = np.clip(np.floor(tracks.xy_flat[:, 1]).astype(int), 0, height - 1)
+    under = clip.labels[frame, row, column]
+    on_object = np.bincount(owner, weights=under > 0, minlength=len(tracks))
+    mover = 2 * on_object > tracks.length
+    moving = clip.moving[frame, under] & mover[owner]
+    depth = np.minimum(clip.depth[frame, row, column], 6e4).astype(np.float16)
+    return TrainingClip(
+        size=np.array([width, height]),
+        exact=np.array(0),
+        xy=tracks.xy,
+        visible=tracks.visible,
+        confidence=tracks.dense(tracks.confidence_flat, np.float16(0)),
+        depth=tracks.dense(depth, np.float16(np.nan)),
+        moving=tracks.dense(moving, False),
+        apparent=np.full((len(tracks), tracks.num_frames), np.nan, np.float16),
+        surface=np.where(mover, _most_frequent(owner, under, len(tracks)), 0).astype(np.int32),
+        kind=np.full(len(tracks), -1, np.int32),
+        start=tracks.first,
+        features=track_features(clip.frames, tracks),
+    )
+
+
+def _most_frequent(owner: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
+    votes = np.zeros((count, 256), np.int32)
+    np.add.at(votes, (owner, label), 1)
+    return votes[:, 1:].argmax(axis=1) + 1
+
+
+def track_features(frames: Sequence[np.ndarray], tracks: Tracks, every: int = _FEATURE_EVERY) -> np.ndarray:
+    """EfficientNet-Lite0 features N×D float16 of every track, read at every so many frames; NaN where it lived in between."""
+    from segmotion_plugin.semantics.efficientnet import CHANNELS, EfficientNetLite0
+
+    network = EfficientNetLite0()
+    features = np.full((len(tracks), CHANNELS), np.nan, np.float16)
+    for frame in range(0, tracks.num_frames, every):
+        ids, xy = tracks.observations_at(frame)
+        fresh = np.isnan(features[ids, 0])
+        if fresh.any():
+            field = network(frames[frame])
+            scale = np.array([field.shape[1] / frames[frame].shape[1], field.shape[0] / frames[frame].shape[0]])
+            features[ids[fresh]] = sample(field, xy[fresh] * scale).astype(np.float16)
+    return features
