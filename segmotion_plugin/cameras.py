@@ -113,15 +113,13 @@ class Cameras:
     def rays(self, xy: np.ndarray) -> np.ndarray:
         """N×3 directions (x, y, 1) in camera axes of N×2 pixels; distortion is undone by fixed-point steps."""
         matrix = self.intrinsics()
-        target = np.stack(
-            [(xy[:, 0] - matrix[0, 2]) / matrix[0, 0], (xy[:, 1] - matrix[1, 2]) / matrix[1, 1]], axis=1
-        ).astype(np.float64)
+        target = np.stack([(xy[:, 0] - matrix[0, 2]) / matrix[0, 0], (xy[:, 1] - matrix[1, 2]) / matrix[1, 1]], axis=1).astype(
+            np.float64
+        )
         plane = target.copy()
         if np.any(self.distortion()):
             for _ in range(20):
                 pixels = self._distorted_pixels(plane)
-                back = np.stack(
-                    [(pixels[:, 0] - matrix[0, 2]) / matrix[0, 0], (pixels[:, 1] - matrix[1, 2]) / matrix[1, 1]], axis=1
-                )
+                back = np.stack([(pixels[:, 0] - matrix[0, 2]) / matrix[0, 0], (pixels[:, 1] - matrix[1, 2]) / matrix[1, 1]], axis=1)
                 plane += target - back
         return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.tracks import Tracks
 
 # A point is at rest in its flow when the round trip misses by less than sqrt(ABSOLUTE + RELATIVE * (|f|^2 + |b|^2)) pixels.
@@ -22,39 +23,32 @@ _RELATIVE = 0.01
 
 
 class FlowStore:
-    """Flow between neighbouring frames on disk, at half resolution, read pair by pair so that memory stays flat.
+    """Flow between neighbouring frames on disk, at half resolution.
 
     Values are float16 displacements in pixels of the full-size working frame, x then y.
     """
 
     def __init__(self, path: Path, width: int, height: int) -> None:
-        self.path = Path(path)
-        self.width, self.height = width, height
-        self.shape = ((height + 1) // 2, (width + 1) // 2, 2)
-        self._bytes = int(np.prod(self.shape)) * 2
-        self._handle = open(self.path, "r+b" if self.path.exists() else "w+b")
+        self._store = RawStore(path, (2, (height + 1) // 2, (width + 1) // 2, 2), np.float16)
 
     def write(self, frame: int, forward: np.ndarray, backward: np.ndarray) -> None:
         """Store the flows of the pair (frame, frame + 1), each H×W×2 float32 at full size."""
-        size = (self.shape[1], self.shape[0])
-        self._handle.seek(2 * frame * self._bytes)
-        for flow in (forward, backward):
-            small = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
-            self._handle.write(np.clip(small, -6e4, 6e4).astype(np.float16).tobytes())
+        size = (self._store.shape[2], self._store.shape[1])
+        small = [cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in (forward, backward)]
+        self._store[frame] = np.clip(np.stack(small), -6e4, 6e4)
 
     def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Flows frame → frame + 1 and frame + 1 → frame, each h×w×2 float32 at half size."""
-        self._handle.seek(2 * frame * self._bytes)
-        data = np.frombuffer(self._handle.read(2 * self._bytes), np.float16).reshape(2, *self.shape).astype(np.float32)
-        return data[0], data[1]
+        forward, backward = self._store[frame].astype(np.float32)
+        return forward, backward
 
     def flush(self) -> None:
         """Push everything written to the file."""
-        self._handle.flush()
+        self._store.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._handle.close()
+        self._store.close()
 
 
 class DisFlow:

@@ -1,0 +1,1 @@
+"""From tracks with a probability of motion to pixel masks of objects."""

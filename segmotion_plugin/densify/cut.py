@@ -1,0 +1,73 @@
+"""Binary segmentation by a cut: evidence per pixel, and a price for borders that is low on image edges.
+
+The cut with the least total cost is found as the convex relaxation of Chan, Esedoglu and Nikolova, "Algorithms for Finding Global
+Minimizers of Image Segmentation and Denoising Models" (SIAM J. Appl. Math. 2006): weighted total variation over u in [0, 1], whose
+threshold at one half is a global minimiser of the binary problem. The solver is the primal-dual method of Chambolle and Pock (J. Math.
+Imaging Vis. 2011) with over-relaxation; started from the frame before, some tens of steps are enough.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def edge_weight(image: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Price of a border between horizontal and vertical neighbours of an H×W×3 uint8 image, two H×W float32 arrays.
+
+    Flat neighbours cost `strength`; a colour step lowers it as exp(-d^2 / 2 mean(d^2)) (Boykov and Jolly, ICCV 2001), with a floor so
+    that texture does not make borders free. The last column (row) of the horizontal (vertical) weights is 0.
+    """
+    smooth = cv2.GaussianBlur(image, (3, 3), 0).astype(np.float32)
+    across, down = np.zeros(image.shape[:2], np.float32), np.zeros(image.shape[:2], np.float32)
+    across[:, :-1] = ((smooth[:, 1:] - smooth[:, :-1]) ** 2).sum(axis=2)
+    down[:-1] = ((smooth[1:] - smooth[:-1]) ** 2).sum(axis=2)
+    mean = 0.5 * (float(across.mean()) + float(down.mean())) + 1e-6
+    weight_x = strength * (0.1 + 0.9 * np.exp(-across / (2 * mean)))
+    weight_y = strength * (0.1 + 0.9 * np.exp(-down / (2 * mean)))
+    weight_x[:, -1], weight_y[-1] = 0.0, 0.0
+    return weight_x, weight_y
+
+
+def cut(
+    evidence: np.ndarray, weight_x: np.ndarray, weight_y: np.ndarray, start: np.ndarray | None = None, steps: int = 60
+) -> np.ndarray:
+    """Soft segmentation u of least cost  -sum(evidence * u) + sum(weight * |grad u|).
+
+    Args:
+        evidence: H×W float32, positive where the pixel should be inside (log odds).
+        weight_x: H×W price of borders to the right neighbour.
+        weight_y: H×W price of borders to the neighbour below.
+        start: H×W first guess in [0, 1]; the sign of the evidence when absent.
+        steps: of the primal-dual iteration.
+
+    Returns:
+        H×W float32 in [0, 1]; the segmentation is u > 0.5.
+    """
+    u = (evidence > 0).astype(np.float32) if start is None else start.astype(np.float32).copy()
+    bar = u.copy()
+    dual_x, dual_y = np.zeros_like(u), np.zeros_like(u)
+    # The gradient's norm is at most sqrt(8); a larger primal step suits evidence of a few units.
+    tau, sigma = 0.35, 0.35
+    gain = (tau * evidence).astype(np.float32)
+    grad, divergence = np.zeros_like(u), np.empty_like(u)
+    for _ in range(steps):
+        np.subtract(bar[:, 1:], bar[:, :-1], out=grad[:, :-1])
+        grad[:, -1] = 0
+        dual_x += sigma * grad
+        np.subtract(bar[1:], bar[:-1], out=grad[:-1])
+        grad[-1] = 0
+        dual_y += sigma * grad
+        np.clip(dual_x, -weight_x, weight_x, out=dual_x)
+        np.clip(dual_y, -weight_y, weight_y, out=dual_y)
+        np.add(dual_x, dual_y, out=divergence)
+        divergence[:, 1:] -= dual_x[:, :-1]
+        divergence[1:] -= dual_y[:-1]
+        divergence *= tau
+        divergence += gain
+        divergence += u
+        np.clip(divergence, 0.0, 1.0, out=divergence)
+        np.multiply(divergence, 2.0, out=bar)
+        bar -= u
+        u, divergence = divergence, u
+    return u

@@ -1,0 +1,243 @@
+"""Masks at working size from labelled tracks: appearance learned per clip, evidence of the tracks themselves, a cut per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.clip import Clip
+from segmotion_plugin.densify.appearance import (
+    COLOUR_CHANNELS,
+    POSITION_CHANNELS,
+    Samples,
+    colour_inputs,
+    fit_logistic,
+    position_inputs,
+    scaled_lab,
+)
+from segmotion_plugin.densify.cut import cut, edge_weight
+from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.trackers.dis import FlowStore, sample
+from segmotion_plugin.tracks import Tracks
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Constants of the densifier, chosen on DAVIS training sequences and rendered scenes."""
+
+    samples_per_frame: int = 800
+    """Track points per frame that the appearance model learns from."""
+    ridge: float = 3.0
+    """Penalty of the whole clip's model, in samples."""
+    local_ridge: float = 2.0
+    """Pull of a frame's model towards the whole clip's."""
+    local_frames: int = 4
+    """Frames to both sides that a frame's model learns from."""
+    appearance: float = 1.0
+    """Weight of the appearance logit."""
+    limit: float = 4.0
+    """Largest absolute appearance logit."""
+    tracks: float = 2.0
+    """Weight of the tracks' own labels around their points."""
+    reach: float = 4.0
+    """Standard deviation of that neighbourhood, pixels at half size."""
+    border: float = 4.0
+    """Price of a border between pixels of one colour."""
+    halo: float = 0.1
+    """Weight of tracks on edges of the flow, where flow drags the background along."""
+    steps: int = 60
+    """Steps of the cut's solver."""
+
+
+def halo_weight(flow: np.ndarray, xy: np.ndarray, options: DenseOptions) -> np.ndarray:
+    """Weights of points on a half-size flow field: low where the flow's range in a 5×5 window is large (its edges).
+
+    Args:
+        flow: h×w×2 flow of the frame at half size, pixels at full size.
+        xy: n×2 positions, pixels at full size.
+        options: constants.
+    """
+    kernel = np.ones((5, 5), np.uint8)
+    spread = np.max([cv2.dilate(flow[..., c], kernel) - cv2.erode(flow[..., c], kernel) for c in (0, 1)], axis=0)
+    limit = max(1.0, float(np.quantile(spread, 0.9)))
+    return np.where(sample(spread, xy / 2) > limit, options.halo, 1.0).astype(np.float32)
+
+
+class Densifier:
+    """Per-pixel logit and segmentation of every frame of one shot.
+
+    Args:
+        clip: the frames.
+        shot: half-open frame range.
+        tracks: N tracks.
+        probability: N, that a track moves.
+        flow: stored flows of the clip.
+        features: T arrays fh×fw×C of projected backbone features.
+        options: constants.
+        seed: chooses the sample points.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        shot: tuple[int, int],
+        tracks: Tracks,
+        probability: np.ndarray,
+        flow: FlowStore,
+        features: RawStore | np.ndarray,
+        options: DenseOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.clip, self.shot, self.tracks, self.flow, self.features = clip, shot, tracks, flow, features
+        self.options = options or DenseOptions()
+        self.probability = probability
+        self.width, self.height = clip.work_size
+        self.w, self.h = (self.width + 1) // 2, (self.height + 1) // 2
+        self.channels = features[shot[0]].shape[-1]
+        x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
+        self._position = position_inputs(x, y).astype(np.float32)
+        self._rng = np.random.default_rng(seed)
+        self._samples = self._collect()
+        self._model = fit_logistic(self._samples, ridge=self.options.ridge)
+
+    def _half(self, frame: int) -> np.ndarray:
+        return cv2.resize(self.clip.frames[frame], (self.w, self.h), interpolation=cv2.INTER_AREA)
+
+    def _flow_at(self, frame: int) -> np.ndarray:
+        return self.flow.read(frame)[0] if frame + 1 < self.shot[1] else self.flow.read(frame - 1)[1]
+
+    def _labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, probabilities and weights of the tracks at a frame."""
+        ids, xy = self.tracks.observations_at(frame)
+        probability = self.probability[ids]
+        weight = np.abs(2 * probability - 1)
+        if self.shot[1] - self.shot[0] > 1:
+            weight = weight * halo_weight(self._flow_at(frame), xy, self.options)
+        return xy, probability, weight
+
+    def _collect(self) -> Samples:
+        inputs, target, weight, at = [], [], [], []
+        for frame in range(*self.shot):
+            xy, probability, trust = self._labels(frame)
+            pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
+            xy, probability, trust = xy[pick], probability[pick], trust[pick]
+            features = self.features[frame]
+            size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
+            colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
+            place = position_inputs(xy[:, 0] / self.width * 2 - 1, xy[:, 1] / self.height * 2 - 1)
+            inputs.append(np.concatenate([sample(features.astype(np.float32), xy * size), colour, place], axis=1).astype(np.float32))
+            target.append((probability > 0.5).astype(np.float32))
+            weight.append(trust)
+            at.append(np.full(len(xy), frame))
+        return Samples(np.concatenate(inputs), np.concatenate(target), np.concatenate(weight), np.concatenate(at))
+
+    def appearance(self, frame: int) -> np.ndarray:
+        """h×w logit that a pixel looks like what moves."""
+        options = self.options
+        near = np.abs(self._samples.frame - frame) <= options.local_frames
+        fade = np.exp(-0.5 * ((self._samples.frame[near] - frame) / (0.75 * options.local_frames)) ** 2)
+        local = Samples(
+            self._samples.inputs[near], self._samples.target[near], self._samples.weight[near] * fade, self._samples.frame[near]
+        )
+        weights = fit_logistic(local, prior=self._model, ridge=options.local_ridge, steps=4)
+        c = self.channels
+        score = cv2.resize(self.features[frame].astype(np.float32) @ weights[:c], (self.w, self.h), interpolation=cv2.INTER_LINEAR)
+        score = score + colour_inputs(scaled_lab(self._half(frame))) @ weights[c : c + COLOUR_CHANNELS]
+        c += COLOUR_CHANNELS
+        score = score + self._position @ weights[c : c + POSITION_CHANNELS] + weights[-1]
+        return np.clip(score, -options.limit, options.limit).astype(np.float32)
+
+    def support(self, frame: int) -> np.ndarray:
+        """h×w in [-1, 1]: the mean label of the tracks around a pixel, 0 where there is none."""
+        xy, probability, weight = self._labels(frame)
+        total, amount = np.zeros((self.h, self.w), np.float32), np.zeros((self.h, self.w), np.float32)
+        column = np.clip((xy[:, 0] / 2).astype(np.int64), 0, self.w - 1)
+        row = np.clip((xy[:, 1] / 2).astype(np.int64), 0, self.h - 1)
+        np.add.at(total, (row, column), weight * np.sign(probability - 0.5))
+        np.add.at(amount, (row, column), weight)
+        sigma = self.options.reach
+        return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
+
+    def segment(self, frame: int, start: np.ndarray | None = None) -> np.ndarray:
+        """h×w soft segmentation (above 0.5 = moves) at half size."""
+        options = self.options
+        evidence = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
+        weight_x, weight_y = edge_weight(self._half(frame), options.border)
+        return cut(evidence, weight_x, weight_y, start, options.steps)
+
+
+def enlarge(soft: np.ndarray, labels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """H×W uint8 object ids at the images' size from a soft mask and object ids at half the working size."""
+    dynamic = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    ids = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.where(dynamic, np.maximum(ids, 1), 0).astype(np.uint8)
+
+
+def assign_objects(dynamic: np.ndarray, xy: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+    """Give every dynamic pixel the object of the nearest dynamic track.
+
+    Args:
+        dynamic: h×w bool at half size.
+        xy: n×2 positions of tracks at full working size.
+        object_id: n, 0 = static.
+
+    Returns:
+        h×w uint8 object ids; where no track is seen, the commonest object of the clip (1).
+    """
+    labels = dynamic.astype(np.uint8)
+    ids = np.unique(object_id[object_id > 0])
+    if len(ids) == 0 or not dynamic.any():
+        return labels
+    if len(ids) == 1:
+        return labels * np.uint8(ids[0])
+    seeds = np.full(dynamic.shape, 255, np.uint8)
+    best = np.zeros(dynamic.shape, np.float32) + np.inf
+    for one in ids.tolist():
+        points = (xy[object_id == one] / 2).astype(np.int64)
+        seeds[:] = 1
+        seeds[np.clip(points[:, 1], 0, dynamic.shape[0] - 1), np.clip(points[:, 0], 0, dynamic.shape[1] - 1)] = 0
+        distance = cv2.distanceTransform(seeds, cv2.DIST_L2, cv2.DIST_MASK_5)
+        nearer = distance < best
+        labels[nearer & dynamic] = one
+        best = np.minimum(best, distance)
+    return labels
+
+
+def densify(
+    clip: Clip,
+    tracks: Tracks,
+    probability: np.ndarray,
+    object_id: np.ndarray,
+    flow: FlowStore,
+    features: RawStore | np.ndarray,
+    options: DenseOptions | None = None,
+    seed: int = 0,
+    frames: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Soft masks and object ids of the wanted frames, at half the working size.
+
+    Yields:
+        (frame index, h×w float32 soft mask (above 0.5 = moves), h×w uint8 object ids, also a little beyond the mask's border, so that
+        both can be enlarged). A shot without a dynamic track gives empty masks.
+    """
+    wanted = set((frames if frames is not None else np.arange(len(clip))).tolist())
+    done = 0
+    h, w = (clip.work_size[1] + 1) // 2, (clip.work_size[0] + 1) // 2
+    for shot in clip.shots:
+        inside = sorted(f for f in wanted if shot[0] <= f < shot[1])
+        active = (probability > 0.5) & (tracks.first >= shot[0]) & (tracks.first < shot[1])
+        densifier = Densifier(clip, shot, tracks, probability, flow, features, options, seed) if inside and active.any() else None
+        for frame in inside:
+            soft, labels = np.zeros((h, w), np.float32), np.zeros((h, w), np.uint8)
+            if densifier is not None:
+                soft = densifier.segment(frame)
+                ids, xy = tracks.observations_at(frame)
+                labels = assign_objects(cv2.dilate(soft, np.ones((5, 5))) > 0.5, xy, object_id[ids])
+            yield frame, soft, labels
+            done += 1
+            if progress is not None:
+                progress(done)

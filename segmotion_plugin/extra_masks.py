@@ -1,0 +1,54 @@
+"""Masks that people painted or brought: found by name, checked, combined with ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.masks import read_grey
+
+
+class ExtraMasks:
+    """A folder of keep masks (0 = leave out), one per image, or a single file `mask.png` for all images.
+
+    A mask belongs to an image when it is called `<name>.png`, `<stem>.png` or has the name itself, after the name of the image in
+    OUT/images or of its source. Images without one are left as they are; a folder in which no name fits is an error.
+    """
+
+    def __init__(self, folder: Path, names: list[str], sources: list[str]) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise SegmotionError(f"{folder}: no such folder (--extra-masks)")
+        files = {p.name: p for p in self.folder.iterdir() if p.is_file()}
+        single = files.get("mask.png")
+        self.found: dict[str, Path] = {}
+        for name, source in zip(names, sources, strict=True):
+            for candidate in (f"{name}.png", f"{Path(name).stem}.png", f"{source}.png", f"{Path(source).stem}.png", source):
+                if candidate in files:
+                    self.found[name] = files[candidate]
+                    break
+            else:
+                if single is not None:
+                    self.found[name] = single
+        if not self.found:
+            raise SegmotionError(
+                f"{folder}: no mask in this folder is named after an image; expected, for instance, {names[0]}.png or {Path(sources[0]).stem}.png"
+            )
+
+    def combine(self, name: str, keep: np.ndarray) -> np.ndarray:
+        """H×W uint8 keep mask: 255 where ours and the extra one keep.
+
+        Raises:
+            SegmotionError: the extra mask has another size.
+        """
+        if name not in self.found:
+            return keep
+        extra = read_grey(self.found[name])
+        if extra.shape != keep.shape:
+            raise SegmotionError(
+                f"{self.found[name]}: {extra.shape[1]}×{extra.shape[0]} pixels, but {name} has {keep.shape[1]}×{keep.shape[0]}; "
+                "masks must have the size of their images"
+            )
+        return np.where(extra > 0, keep, np.uint8(0))

@@ -1,0 +1,181 @@
+"""First stage: read the input once, keep working frames, find the shots, choose and write the images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.clip import Clip, ImageFolder, SourceFrame, VideoFile, open_source
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.files import read_json, write_json, write_png
+from segmotion_plugin.progress import Console
+from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.settings import MaskSettings, fingerprint
+from segmotion_plugin.shots import CutDetector
+from segmotion_plugin.workspace import Workspace
+
+_KEPT_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def source_key(path: Path, settings: MaskSettings) -> str:
+    """Key of the working frames: the input's identity and what shapes them."""
+    path = Path(path)
+    if path.is_dir():
+        identity = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in ImageFolder(path).files]
+    elif path.is_file():
+        identity = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)]
+    else:
+        open_source(path)  # says what is wrong
+        identity = []
+    return fingerprint("frames-1", identity, settings.work_size, settings.fps, settings.unordered)
+
+
+def select(count: int, every: int, target: int | None) -> np.ndarray:
+    """Indices of the frames that become images."""
+    if target is not None and target < count:
+        return np.unique(np.round(np.linspace(0, count - 1, target)).astype(np.int64))
+    return np.arange(0, count, every if target is None else 1)
+
+
+def ingest(path: Path, space: Workspace, settings: MaskSettings, console: Console) -> tuple[Clip, list[str]]:
+    """Read the input and write `images/` and `motion/frames.json`, or take them from an earlier run.
+
+    Returns:
+        The clip, and warnings (a damaged video).
+
+    Raises:
+        SegmotionError: the input cannot be used; nothing of it is half-written.
+    """
+    key = source_key(path, settings)
+    raw = space.work / "frames.raw"
+    if not (space.done("frames", key) and raw.is_file()):
+        space.forget(*list(space.state["stages"]))
+        space.finish("frames", key, _decode(path, raw, settings, console))
+    info = space.info("frames")
+    frames = RawStore(raw, (*info["work_size"][::-1], 3), np.uint8)
+    selected = select(len(info["source"]), settings.every, settings.target_frames)
+    images_key = fingerprint(key, selected.tolist())
+    if not (space.done("images", images_key) and (space.out / "images").is_dir()):
+        space.forget("images")
+        names = _write_images(path, space, selected, settings, console)
+        space.finish("images", images_key, {"names": names})
+    names = space.info("images")["names"]
+    clip = Clip(
+        frames,
+        [SourceFrame(*entry) for entry in info["source"]],
+        info["width"],
+        info["height"],
+        info["fps"],
+        [(int(a), int(b)) for a, b in info["shots"]],
+        selected,
+        names,
+        ordered=not settings.unordered,
+    )
+    entries = [
+        {"name": name, "source": clip.source[i].name, "number": clip.source[i].number, "frame": int(i), "time": clip.source[i].time}
+        for name, i in zip(names, selected.tolist(), strict=True)
+    ]
+    write_json(space.motion / "frames.json", {"fps": clip.fps, "frame_count": len(clip), "shots": clip.shots, "images": entries})
+    return clip, info["warnings"]
+
+
+def load_frames_json(out: Path) -> dict:
+    """Read `motion/frames.json`."""
+    path = Path(out) / "motion" / "frames.json"
+    if not path.is_file():
+        raise SegmotionError(f"{path}: missing; make it with 'segmotion masks INPUT {out}'")
+    return read_json(path)
+
+
+def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> dict:
+    source = open_source(path, settings.fps)
+    total = len(source.files) if isinstance(source, ImageFolder) else None
+    raw.unlink(missing_ok=True)
+    frames: RawStore | None = None
+    detector = CutDetector()
+    size = (0, 0)
+    entries: list[tuple[str, int, float | None]] = []
+    cuts: list[int] = []
+    width = height = 0
+    with console.bar("reading", total) as update:
+        for entry, image in source:
+            if frames is None:
+                height, width = image.shape[:2]
+                if min(width, height) < 32:
+                    raise SegmotionError(f"{path}: {width}×{height} pixels are too few; 32×32 is the least")
+                size = _work_size(width, height, settings.work_size)
+                frames = RawStore(raw, (size[1], size[0], 3), np.uint8)
+            if image.shape[:2] != (height, width):
+                raise SegmotionError(f"{path}: the picture size changes at frame {entry.number}; cut the video there")
+            small = image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            if settings.unordered or detector(small):
+                cuts.append(len(entries))
+            frames[len(entries)] = small
+            entries.append((entry.name, entry.number, entry.time))
+            update(len(entries))
+    if frames is None or len(entries) < 2:
+        raise SegmotionError(f"{path}: {'a single frame' if entries else 'no frame'} was found; motion needs at least two")
+    frames.close()
+    bounds = sorted({0, *cuts, len(entries)})
+    return {
+        "source": entries,
+        "width": width,
+        "height": height,
+        "work_size": [frames.shape[1], frames.shape[0]],
+        "fps": source.fps,
+        "shots": list(zip(bounds[:-1], bounds[1:], strict=True)),
+        "warnings": list(source.warnings),
+    }
+
+
+def _work_size(width: int, height: int, long_side: int) -> tuple[int, int]:
+    factor = min(1.0, long_side / max(width, height))
+    return max(16, round(width * factor)), max(16, round(height * factor))
+
+
+def _write_images(path: Path, space: Workspace, selected: np.ndarray, settings: MaskSettings, console: Console) -> list[str]:
+    """Write the selected frames as images/frame_00001.<suffix>: files are copied as they are where every reader takes them."""
+    space.fresh("images")
+    source = open_source(path, settings.fps)
+    wanted = set(selected.tolist())
+    names: list[str] = []
+    with console.bar("images", len(selected), "images") as update:
+        if isinstance(source, ImageFolder):
+            for index in selected.tolist():
+                names.append(_place(source.files[index], space.out / "images", len(names) + 1))
+                update(len(names))
+        else:
+            _write_video_frames(source, wanted, space.out / "images", names, update)
+    return names
+
+
+def _write_video_frames(source: VideoFile, wanted: set[int], folder: Path, names: list[str], update) -> None:  # noqa: ANN001
+    last = max(wanted)
+    for index, (_, image) in enumerate(source):
+        if index in wanted:
+            names.append(f"frame_{len(names) + 1:05d}.png")
+            write_png(folder / names[-1], image, compression=1)
+            update(len(names))
+        if index >= last:
+            break
+
+
+def _place(file: Path, folder: Path, number: int) -> str:
+    """Copy an image, or write it anew as 8-bit RGB PNG where COLMAP or nerfstudio would not read it as it is."""
+    from PIL import Image
+
+    from segmotion_plugin.clip import read_rgb
+
+    suffix = file.suffix.lower()
+    with Image.open(file) as image:
+        plain = image.mode in ("L", "RGB", "RGBA") and getattr(image, "n_frames", 1) == 1
+    if plain and suffix in _KEPT_SUFFIXES:
+        name = f"frame_{number:05d}{suffix}"
+        shutil.copyfile(file, folder / name)
+    else:
+        name = f"frame_{number:05d}.png"
+        write_png(folder / name, read_rgb(file), compression=1)
+    return name

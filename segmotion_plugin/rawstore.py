@@ -1,0 +1,47 @@
+"""Arrays of one shape, one per frame, in a plain file: any of them is a seek away and memory stays flat in the length of a clip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class RawStore:
+    """A file of equally shaped arrays.
+
+    Attributes:
+        shape: of each array.
+        dtype: of each array.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type | np.dtype) -> None:
+        self.path, self.shape, self.dtype = Path(path), shape, np.dtype(dtype)
+        self._bytes = int(np.prod(shape)) * self.dtype.itemsize
+        self._handle = open(self.path, "r+b" if self.path.exists() else "w+b")
+
+    def __len__(self) -> int:
+        self._handle.flush()
+        return os.fstat(self._handle.fileno()).st_size // self._bytes
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index:
+            raise IndexError(index)
+        self._handle.seek(index * self._bytes)
+        data = self._handle.read(self._bytes)
+        if len(data) < self._bytes:
+            raise IndexError(index)
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
+
+    def __setitem__(self, index: int, array: np.ndarray) -> None:
+        self._handle.seek(index * self._bytes)
+        self._handle.write(np.ascontiguousarray(array, self.dtype).tobytes())
+
+    def flush(self) -> None:
+        """Push everything written to the file."""
+        self._handle.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()

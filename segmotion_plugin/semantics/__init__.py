@@ -1,0 +1,1 @@
+"""Semantic features of image patches. One file per network."""
