@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.motion.seganymo import SegAnyMo, attend, augment, sample_depth
+from segmotion_plugin.motion.seganymo import SegAnyMo, augment, sample_depth
+from segmotion_plugin.motion.seganymo_layers import attend
 
 INPUTS = ("traj", "mask", "depth", "visib_value", "confi_value", "dino")
 SHARED = Path(os.environ.get("SEGMOTION_SHARED", Path(__file__).resolve().parents[2] / "shared"))

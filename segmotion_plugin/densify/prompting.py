@@ -200,7 +200,7 @@ def group_tracks(observations: Observations, segmenter: Segmenter, options: Prom
         ids, xy = observations.at(frame)
         chosen = remaining[ids]
         seed = _core(xy, chosen, ids)
-        members, asked = _vote(observations, segmenter, remaining, frame, seed, grid, options.votes)
+        members, asked = _vote(observations, segmenter, remaining, frame, seed, grid, options)
         prompts = []
         if members.sum() >= options.min_tracks:
             number = len(grouping.ids) + 1
@@ -250,7 +250,7 @@ def _vote(
     frame: int,
     seed: int,
     grid: np.ndarray,
-    votes: int,
+    options: PromptingOptions,
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Ask for the object under a track at several frames.
 
@@ -261,8 +261,8 @@ def _vote(
     seen = np.zeros(len(remaining))
     asked: dict[int, np.ndarray] = {}
     order = grid[np.argsort(np.abs(grid - frame), kind="stable")]
-    if len(order) > votes:  # spread over the clip, but outward from the start, so that the anchor carries over
-        order = order[np.unique(np.linspace(0, len(order) - 1, votes).round().astype(np.int64))]
+    if len(order) > options.votes:  # spread over the clip, but outward from the start, so that the anchor carries over
+        order = order[np.unique(np.linspace(0, len(order) - 1, options.votes).round().astype(np.int64))]
     for at in map(int, order):
         ids, xy = observations.at(at)
         position = np.flatnonzero(ids == seed)
@@ -281,8 +281,10 @@ def _vote(
         asked[at] = mask
         seen[ids] += 1
         held[ids] += inside
-    members = remaining & (held > 0.5 * seen)
-    return members, asked
+        # A lone track, most likely labelled wrongly, is not worth all the questions.
+        if len(asked) == 3 and (remaining & (held > 0.5 * seen)).sum() < options.min_tracks:
+            break
+    return remaining & (held > 0.5 * seen), asked
 
 
 def _medoid(xy: np.ndarray) -> int:
