@@ -63,8 +63,7 @@ class Workspace:
         self = cls(out)
         if not self._state_path.is_file():
             raise SegmotionError(
-                f"{out}: not a folder made by Segmotion (motion/state.json is missing).
-"
+                f"{out}: not a folder made by Segmotion (motion/state.json is missing).\n"
                 f"Make one with 'segmotion masks INPUT {out}'."
             )
         self._load()

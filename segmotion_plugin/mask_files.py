@@ -1,0 +1,171 @@
+"""Masks on disk: writes objects and keep masks frame by frame, sums up what was masked, draws the pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.clip import Clip, read_rgb
+from segmotion_plugin.densify.dense import enlarge
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.extra_masks import ExtraMasks
+from segmotion_plugin.files import write_png
+from segmotion_plugin.ingest import load_frames_json
+from segmotion_plugin.masks import MotionMasks, keep_from_labels, read_grey, write_keep
+from segmotion_plugin.pictures import write_overlay_video, write_overview
+from segmotion_plugin.progress import Console
+from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.tracks import TrackMotion, Tracks
+from segmotion_plugin.workspace import Workspace
+
+SoftFrames = Iterable[tuple[int, np.ndarray, np.ndarray]]
+
+
+@dataclass
+class MaskSummary:
+    """What the masks hold.
+
+    Attributes:
+        moving_share: share of pixels on moving objects, before dilation.
+        masked_share: share of pixels left out of the reconstruction, after dilation and with extra masks.
+        share_by_image: moving share of every image.
+        objects: per object id: images where it is seen and its mean share of their pixels.
+        tracks: number of tracks.
+        moving_tracks: number of tracks called moving.
+        static_share: share of track observations that were taken for the static world; None without tracks.
+        static_certainty: mean probability, over these, that they are static.
+    """
+
+    moving_share: float = 0.0
+    masked_share: float = 0.0
+    share_by_image: list[float] = field(default_factory=list)
+    objects: dict[str, dict[str, float]] = field(default_factory=dict)
+    tracks: int = 0
+    moving_tracks: int = 0
+    static_share: float | None = None
+    static_certainty: float | None = None
+
+
+def write_masks(
+    space: Workspace,
+    clip: Clip,
+    settings: MaskSettings,
+    console: Console,
+    frames: SoftFrames | None,
+    tracks: Tracks | None = None,
+    motion: TrackMotion | None = None,
+) -> MaskSummary:
+    """Write `masks/`, `colmap_masks/` and `motion/objects/` for every image; `frames` None masks nothing."""
+    sources = [clip.source[i].name for i in clip.selected]
+    extra = ExtraMasks(settings.extra_masks, clip.names, sources) if settings.extra_masks else None
+    for name in ("masks", "colmap_masks", "motion/objects"):
+        space.fresh(name)
+    name_of = dict(zip(clip.selected.tolist(), clip.names, strict=True))
+    radius = settings.dilation(clip.width, clip.height)
+    resting = _resting(clip, tracks, motion) if settings.rest == "keep" and tracks is not None and motion is not None else {}
+    summary = MaskSummary()
+    area: dict[int, list[float]] = {}
+    masked = []
+    empty = np.zeros((clip.height, clip.width), np.uint8)
+    everything: SoftFrames = ((f, empty, empty) for f in name_of) if frames is None else frames
+    with console.bar("masks", len(clip.names)) as update:
+        for done, (frame, soft, small) in enumerate(everything, start=1):
+            labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
+            write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
+            masking = labels if frame not in resting else np.where(np.isin(labels, resting[frame]), np.uint8(0), labels)
+            keep = keep_from_labels(masking, radius)
+            if extra is not None:
+                keep = extra.combine(name_of[frame], keep)
+            write_keep(space.out, name_of[frame], keep)
+            masked.append(float((keep == 0).mean()))
+            summary.share_by_image.append(round(float((labels > 0).mean()), 5))
+            counts = np.bincount(labels.ravel(), minlength=1)
+            for object_id in np.flatnonzero(counts[1:]) + 1:
+                area.setdefault(int(object_id), []).append(float(counts[object_id]) / labels.size)
+            update(done)
+    summary.moving_share = round(float(np.mean(summary.share_by_image)), 5)
+    summary.masked_share = round(float(np.mean(masked)), 5)
+    summary.objects = {str(k): {"images": len(v), "mean_share": round(float(np.mean(v)), 5)} for k, v in sorted(area.items())}
+    if tracks is not None and motion is not None:
+        summary.tracks, summary.moving_tracks = len(tracks), int((motion.object_id > 0).sum())
+        static = motion.object_id == 0
+        seen = tracks.length.astype(np.float64)
+        summary.static_share = round(float(seen[static].sum() / max(seen.sum(), 1)), 4)
+        if static.any():
+            summary.static_certainty = round(float(np.average(1 - motion.probability[static], weights=seen[static])), 4)
+    return summary
+
+
+def rewrite_keep(space: Workspace, extra_masks: Path | None, dilate: float | None) -> None:
+    """Make the keep masks of a folder anew from its object masks, with another dilation or with extra masks."""
+    entries = load_frames_json(space.out)["images"]
+    names = [entry["name"] for entry in entries]
+    objects = MotionMasks(space.motion / "objects", names)
+    extra = ExtraMasks(extra_masks, names, [entry["source"] for entry in entries]) if extra_masks is not None else None
+    for index, name in enumerate(names):
+        if dilate is None:
+            keep = read_grey(space.out / "masks" / f"{Path(name).stem}.png")
+        else:
+            keep = objects.keep(index, dilate)
+        write_keep(space.out, name, keep if extra is None else extra.combine(name, keep))
+
+
+def draw(space: Workspace, clip: Clip, console: Console, summary: MaskSummary) -> None:
+    """Write `motion/overview.png` and `motion/overlay.mp4`."""
+    objects = MotionMasks(space.motion / "objects", clip.names)
+    picks = np.unique(np.round(np.linspace(0, len(clip.names) - 1, 8)).astype(int)).tolist()
+    sheet = [(f"{clip.names[i]}  {100 * summary.share_by_image[i]:.1f} % moves", _image(space, clip, i), objects[i]) for i in picks]
+    title = f"{len(clip.names)} images, {len(summary.objects)} moving object(s), {100 * summary.moving_share:.1f} % of the pixels move"
+    write_overview(space.motion / "overview.png", sheet, title)
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        import cv2
+
+        scale = min(1.0, 1280 / max(clip.width, clip.height))
+        size = (round(clip.width * scale), round(clip.height * scale))
+        for i in range(len(clip.names)):
+            yield (
+                cv2.resize(_image(space, clip, i), size, interpolation=cv2.INTER_AREA),
+                cv2.resize(objects[i], size, interpolation=cv2.INTER_NEAREST),
+            )
+
+    step = len(clip) / max(len(clip.names), 1)
+    with console.bar("overlay", len(clip.names)) as update:
+        write_overlay_video(space.motion / "overlay.mp4", pairs(), (clip.fps or 24.0) / step, update)
+
+
+def _image(space: Workspace, clip: Clip, index: int) -> np.ndarray:
+    return read_rgb(space.out / "images" / clip.names[index])
+
+
+def _resting(clip: Clip, tracks: Tracks, motion: TrackMotion) -> dict[int, list[int]]:
+    """Per selected frame the objects of which less than a fifth of the visible tracks move then."""
+    result: dict[int, list[int]] = {}
+    for frame in clip.selected.tolist():
+        rows = tracks.rows_at(frame)
+        ids = np.searchsorted(tracks.offset, rows, side="right") - 1
+        owner, moving = motion.object_id[ids], motion.moving_flat[rows]
+        total = np.bincount(owner, minlength=1)
+        active = np.bincount(owner, moving, minlength=len(total))
+        rest = [k for k in range(1, len(total)) if total[k] and active[k] < 0.2 * total[k]]
+        if rest:
+            result[frame] = rest
+    return result
+
+
+def remove_masks(out: Path) -> None:
+    """Remove `masks_2/`, `masks_4/` … that belong to earlier masks."""
+    for folder in Path(out).glob("masks_*"):
+        if folder.is_dir() and folder.name[6:].isdigit():
+            shutil.rmtree(folder)
+
+
+def check_image_masks(out: Path, names: list[str]) -> None:
+    """Raise SegmotionError unless every image has its keep mask in `colmap_masks/` (COLMAP drops or unmasks images without one)."""
+    for name in names:
+        if not (Path(out) / "colmap_masks" / f"{name}.png").is_file():
+            raise SegmotionError(f"{out}/colmap_masks/{name}.png: missing; make the masks again with 'segmotion masks'")

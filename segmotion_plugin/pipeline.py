@@ -1,0 +1,228 @@
+"""The main job: calls the stages in order, stores each result, and resumes from what is stored. Nothing else knows the order."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmotion_plugin.clip import Clip
+from segmotion_plugin.files import read_json, write_json, write_npz
+from segmotion_plugin.ingest import ingest
+from segmotion_plugin.mask_files import MaskSummary, write_masks
+from segmotion_plugin.progress import Console, Meter
+from segmotion_plugin.settings import MaskSettings, ReconstructSettings, fingerprint
+from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
+from segmotion_plugin.workspace import Workspace
+
+# Raise when a change of the code makes stored results of a stage stale.
+_VERSIONS = {"tracks": 1, "features": 1, "motion": 1, "masks": 1}
+
+
+def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict[str, Any]:
+    """Find what moves: `images/`, `masks/`, `colmap_masks/` and `motion/` of the folder that DESIGN's contracts describe.
+
+    Args:
+        source: a video file or a folder of images.
+        out: folder of the results; made where missing, resumed where it is of the same input.
+        settings: see `MaskSettings`.
+
+    Returns:
+        The report that is also written to `motion/report.json`.
+
+    Raises:
+        SegmotionError: input or settings that cannot be used.
+    """
+    settings = settings or MaskSettings()
+    settings.check()
+    source, out = Path(source), Path(out)
+    console, meter = Console(settings.quiet), Meter()
+    from segmotion_plugin.plan import resolve
+
+    plan = resolve(settings)
+    from segmotion_plugin.ingest import source_key
+
+    frames_key = source_key(source, settings)
+    space = Workspace.create(out, source)
+    with meter.measure("frames"):
+        clip, warnings = ingest(source, space, settings, console)
+    keys = {"tracks": fingerprint(frames_key, _VERSIONS["tracks"], plan.tracker, settings.seed)}
+    keys["features"] = fingerprint(frames_key, _VERSIONS["features"], plan.semantics)
+    keys["motion"] = fingerprint(
+        keys["tracks"], keys["features"], _VERSIONS["motion"], plan.motion, plan.depth, settings.sensitivity, settings.seed, plan.weights_id
+    )
+    if plan.masks == "none":
+        with meter.measure("masks"):
+            summary = write_masks(space, clip, settings, console, None)
+    else:
+        with meter.measure("tracks"):
+            tracks = _stored_tracks(space, keys["tracks"], lambda: plan.track(clip, space, settings, console))
+        with meter.measure("features"):
+            features = plan.describe(clip, space, keys["features"], console)
+        with meter.measure("motion"):
+            motion = _stored_motion(space, keys["motion"], tracks, lambda: plan.classify(clip, space, tracks, features, settings, console))
+        with meter.measure("masks"):
+            frames = plan.segment(clip, space, tracks, motion, features, settings, console)
+            summary = write_masks(space, clip, settings, console, frames, tracks, motion)
+        with meter.measure("track file"):
+            scale = np.array(clip.scale, np.float32)
+            full = Tracks(
+                tracks.first, tracks.offset, tracks.xy_flat * scale, tracks.visible_flat, tracks.confidence_flat, tracks.query_frame, len(clip)
+            )
+            save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
+    with meter.measure("pictures"):
+        from segmotion_plugin.mask_files import draw
+
+        draw(space, clip, console, summary)
+    report = _report(source, settings, plan.names(), clip, meter, summary, warnings)
+    space.forget("reconstruction")
+    _save_report(space, report, fresh=True)
+    if not settings.keep_work:
+        space.remove_work()
+        space.forget("frames", "tracks", "features", "motion")
+    _tell(console, space, report)
+    return report
+
+
+def reconstruct(
+    out: Path,
+    settings: ReconstructSettings | None = None,
+    *,
+    extra_masks: Path | None = None,
+    dilate: float | None = None,
+    unmasked: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Find the cameras of a folder that `masks` made, with what moves left out: `colmap/`, `sparse_pc.ply`, `transforms.json`.
+
+    Args:
+        out: the folder.
+        settings: see `ReconstructSettings`.
+        extra_masks: folder of keep masks (0 = leave out) to combine with ours before the reconstruction.
+        dilate: pixels by which keep masks are grown around what moves; as they are when absent.
+        unmasked: leave the masks out of the reconstruction (for comparison); `masks/` stays as it is.
+        quiet: no progress bars.
+
+    Returns:
+        The report, with `reconstruction: {status, reason, …}`. Where no reconstruction is possible the status is not "ok", masks are
+        kept and there is no `transforms.json`.
+    """
+    from segmotion_plugin.reconstruct.job import reconstruct_folder
+
+    space = Workspace.open(Path(out))
+    console, meter = Console(quiet), Meter()
+    if extra_masks is not None or dilate is not None:
+        from segmotion_plugin.mask_files import rewrite_keep
+
+        with meter.measure("keep masks"):
+            rewrite_keep(space, extra_masks, dilate)
+    with meter.measure("reconstruction"):
+        result, warnings = reconstruct_folder(space, settings or ReconstructSettings(), console, unmasked=unmasked)
+    path = space.motion / "report.json"
+    report = read_json(path) if path.is_file() else {"stages": {}, "warnings": []}
+    report["reconstruction"] = result
+    report["warnings"] = [w for w in report.get("warnings", []) if w not in report.get("reconstruction_warnings", [])] + warnings
+    report["reconstruction_warnings"] = warnings
+    report.setdefault("stages", {}).update(meter.stages)
+    _save_report(space, report)
+    _tell(console, space, report)
+    return report
+
+
+def run(
+    source: Path, out: Path, settings: MaskSettings | None = None, reconstruction: ReconstructSettings | None = None
+) -> dict[str, Any]:
+    """The main job: `masks`, then `reconstruct`. Returns the report."""
+    settings = settings or MaskSettings()
+    masks(source, out, settings)
+    return reconstruct(out, reconstruction, unmasked=settings.masks == "none", quiet=settings.quiet)
+
+
+def _stored_tracks(space: Workspace, key: str, make) -> Tracks:  # noqa: ANN001
+    path = space.work / "tracks.npz"
+    if space.done("tracks", key) and path.is_file():
+        with np.load(path, allow_pickle=False) as data:
+            return Tracks(data["first"], data["offset"], data["xy"], data["visible"], data["confidence"], data["query"], int(data["frames"]))
+    space.forget("tracks", "motion")
+    tracks = make()
+    write_npz(
+        path,
+        first=tracks.first,
+        offset=tracks.offset,
+        xy=tracks.xy_flat,
+        visible=tracks.visible_flat,
+        confidence=tracks.confidence_flat,
+        query=tracks.query_frame,
+        frames=np.array(tracks.num_frames),
+    )
+    space.finish("tracks", key)
+    return tracks
+
+
+def _stored_motion(space: Workspace, key: str, tracks: Tracks, make) -> TrackMotion:  # noqa: ANN001
+    path = space.work / "motion.npz"
+    if space.done("motion", key) and path.is_file():
+        with np.load(path, allow_pickle=False) as data:
+            return TrackMotion(tracks, data["probability"], data["moving"], data["object_id"])
+    space.forget("motion")
+    motion = make()
+    write_npz(path, probability=motion.probability, moving=motion.moving_flat, object_id=motion.object_id)
+    space.finish("motion", key)
+    return motion
+
+
+def _report(
+    source: Path, settings: MaskSettings, plan: dict[str, str], clip: Clip, meter: Meter, summary: MaskSummary, warnings: list[str]
+) -> dict[str, Any]:
+    warnings = list(warnings)
+    if summary.masked_share > 0.6:
+        warnings.append(
+            f"{100 * summary.masked_share:.0f} % of the pixels are masked: look at motion/overview.png whether the world was taken for a mover"
+        )
+    if summary.static_share is not None and summary.static_share < 0.02:
+        warnings.append("hardly any static track is left: the cameras cannot be found from so little of the world")
+    return {
+        "segmotion": metadata.version("segmotion-plugin") if _installed() else "source",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("numpy", "opencv-python-headless", "torch", "pycolmap", "av")},
+        "input": str(source),
+        "settings": {k: (str(v) if isinstance(v, Path) else v) for k, v in asdict(settings).items()},
+        "plan": plan,
+        "seed": settings.seed,
+        "frames": len(clip),
+        "images": len(clip.names),
+        "size": [clip.width, clip.height],
+        "work_size": list(clip.work_size),
+        "shots": clip.shots,
+        "masks": asdict(summary),
+        "stages": meter.stages,
+        "seconds_per_frame": round(sum(s["seconds"] for s in meter.stages.values()) / len(clip), 4),
+        "warnings": warnings,
+    }
+
+
+def _save_report(space: Workspace, report: dict[str, Any], fresh: bool = False) -> None:
+    if fresh:
+        report.pop("reconstruction", None)
+    write_json(space.motion / "report.json", report)
+
+
+def _tell(console: Console, space: Workspace, report: dict[str, Any]) -> None:
+    for warning in report["warnings"]:
+        console.say(f"warning: {warning}")
+    console.say(f"look at {space.motion / 'overview.png'}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _installed() -> bool:
+    return _version("segmotion-plugin") is not None

@@ -1,0 +1,146 @@
+"""Which models a run uses, stage by stage, and how each stage is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from segmotion_plugin.clip import Clip
+from segmotion_plugin.progress import Console
+from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.tracks import TrackMotion, Tracks
+from segmotion_plugin.workspace import Workspace
+
+_FEATURE_CHANNELS = 64
+
+
+@dataclass
+class Plan:
+    """The stages of a run, by name; each method is one stage."""
+
+    preset: str
+    tracker: str
+    depth: str
+    semantics: str
+    motion: str
+    masks: str
+    device: str
+    weights_id: str = "shipped"
+
+    def names(self) -> dict[str, str]:
+        """What is written into the report."""
+        return {
+            "preset": self.preset,
+            "tracker": self.tracker,
+            "depth": self.depth,
+            "semantics": self.semantics,
+            "motion": self.motion,
+            "masks": self.masks,
+            "device": self.device,
+        }
+
+    def track(self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console) -> Tracks:
+        """Track points; the embedded tracker also leaves the flow of every pair for the masks."""
+        from segmotion_plugin.trackers import dis
+
+        width, height = clip.work_size
+        store = dis.FlowStore(space.work / "flow.raw", width, height)
+        with console.bar("tracks", len(clip)) as update:
+            tracks = dis.track(clip.frames, clip.shots, flow_store=store, progress=update)
+        store.close()
+        return tracks
+
+    def describe(self, clip: Clip, space: Workspace, key: str, console: Console) -> RawStore:
+        """Backbone features of every frame, projected to 64 whitened channels."""
+        from segmotion_plugin.semantics.efficientnet import EfficientNetLite0, Projection
+
+        path = space.work / "features.raw"
+        network = EfficientNetLite0()
+        first = network(clip.frames[0])
+        store_shape = (*first.shape[:2], _FEATURE_CHANNELS)
+        if space.done("features", key) and path.is_file():
+            return RawStore(path, store_shape, np.float16)
+        space.forget("features")
+        path.unlink(missing_ok=True)
+        # The projection is fitted on at most 24 frames, spread over the clip.
+        fit_frames = np.unique(np.linspace(0, len(clip) - 1, min(24, len(clip))).round().astype(int)).tolist()
+        fit = {i: network(clip.frames[i]) for i in fit_frames}
+        projection = Projection(np.concatenate([f[::2, ::2].reshape(-1, f.shape[-1]) for f in fit.values()]), _FEATURE_CHANNELS)
+        store = RawStore(path, store_shape, np.float16)
+        with console.bar("features", len(clip)) as update:
+            for index in range(len(clip)):
+                features = fit.pop(index) if index in fit else network(clip.frames[index])
+                store[index] = projection(features)
+                update(index + 1)
+        store.flush()
+        space.finish("features", key)
+        return store
+
+    def classify(
+        self, clip: Clip, space: Workspace, tracks: Tracks, features: RawStore, settings: MaskSettings, console: Console
+    ) -> TrackMotion:
+        """Tell which tracks move, and group those that do into objects."""
+        from segmotion_plugin.densify.objects import group
+        from segmotion_plugin.motion import classifier
+
+        judge = classifier.classify_geometric if self.motion == "geometric" else classifier.classify
+        with console.bar("motion", 100, "%") as update:
+            motion = judge(
+                tracks,
+                clip.work_size,
+                features=features_of_tracks(tracks, features, clip.work_size),
+                sensitivity=settings.sensitivity,
+                seed=settings.seed,
+                device=self.device,
+                progress=lambda share: update(round(100 * share)),
+            )
+        dynamic = motion.probability >= classifier.THRESHOLD
+        motion.object_id = group(tracks, dynamic, clip.shots, radius=0.04 * max(clip.work_size))
+        return motion
+
+    def segment(
+        self,
+        clip: Clip,
+        space: Workspace,
+        tracks: Tracks,
+        motion: TrackMotion,
+        features: RawStore,
+        settings: MaskSettings,
+        console: Console,
+    ) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
+        """Soft masks and object ids of the selected frames, at half the working size."""
+        from segmotion_plugin.densify.dense import densify
+        from segmotion_plugin.trackers.dis import FlowStore
+
+        flow = FlowStore(space.work / "flow.raw", *clip.work_size)
+        return densify(
+            clip, tracks, motion.probability, motion.object_id, flow, features, seed=settings.seed, frames=clip.selected
+        )
+
+
+def features_of_tracks(tracks: Tracks, features: RawStore, size: tuple[int, int]) -> np.ndarray:
+    """N×C features of the tracks, each at its query frame. `size` is (width, height) of the frames the tracks are measured in."""
+    from segmotion_plugin.trackers.dis import sample
+
+    result = np.full((len(tracks), features.shape[-1]), np.nan, np.float32)
+    query = np.clip(tracks.query_frame, tracks.first, tracks.first + tracks.length - 1)
+    position = tracks.xy_flat[tracks.offset[:-1] + query - tracks.first]
+    scale = np.array([features.shape[1] / size[0], features.shape[0] / size[1]], np.float32)
+    for frame in np.unique(query).tolist():
+        here = np.flatnonzero((query == frame) & np.isfinite(position[:, 0]))
+        result[here] = sample(features[frame].astype(np.float32), position[here] * scale)
+    return result
+
+
+def resolve(settings: MaskSettings) -> Plan:
+    """Choose the models of a run.
+
+    Raises:
+        SegmotionError: a stage whose weights or device are missing; the message says which file, from where, of which licence.
+    """
+    motion = "transformer" if settings.motion == "auto" else settings.motion
+    masks = "graph-cut" if settings.masks == "auto" else settings.masks
+    return Plan("builtin", "dis", "none", "efficientnet-lite0", motion, masks, "cpu")
