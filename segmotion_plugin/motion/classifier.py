@@ -11,7 +11,7 @@ import torch
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relation_features
 from segmotion_plugin.motion.geometry import FitOptions
-from segmotion_plugin.motion.model import load_weights
+from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
 from segmotion_plugin.motion.windows import ClipWindow, Merger, clip_windows, plan
 from segmotion_plugin.tracks import TrackMotion, Tracks
 
@@ -62,6 +62,32 @@ def classify(
     """
     _check(tracks, image_size, features, depth, sensitivity)
     model, calibration = load_weights(None if weights is None else Path(weights), device)
+    track, frame = merged_logits(
+        model, tracks, image_size, features=features, depth=depth, seed=seed, device=device, progress=progress
+    )
+    shift = _SENSITIVITY_RANGE * (sensitivity - 0.5)
+    return _motion(
+        tracks,
+        calibration.track_slope * track + calibration.track_bias + shift,
+        calibration.frame_slope * frame + calibration.frame_bias + shift,
+    )
+
+
+def merged_logits(
+    model: TrajectoryTransformer,
+    tracks: Tracks,
+    image_size: tuple[int, int],
+    *,
+    features: np.ndarray | None = None,
+    depth: np.ndarray | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """N track logits and M frame logits of a model, merged over all windows, before calibration.
+
+    Arguments as of `classify`.
+    """
     relations = None
     if features is not None and model.config.semantics != "none":
         relations = torch.from_numpy(relation_features(features, model.config.semantic_size)).to(device)
@@ -72,13 +98,7 @@ def classify(
             track_logit, frame_logit = model(window.tokens, semantics, KEYS)
         return track_logit[0].float().cpu().numpy(), frame_logit[0].float().cpu().numpy()
 
-    track, frame = _merged(tracks, image_size, depth, seed, device, SHARPNESS, judge, progress)
-    shift = _SENSITIVITY_RANGE * (sensitivity - 0.5)
-    return _motion(
-        tracks,
-        calibration.track_slope * track + calibration.track_bias + shift,
-        calibration.frame_slope * frame + calibration.frame_bias + shift,
-    )
+    return _merged(tracks, image_size, depth, seed, device, SHARPNESS, judge, progress)
 
 
 def classify_geometric(
@@ -196,6 +216,8 @@ def _check(
     if features is not None and (np.ndim(features) != 2 or len(features) != len(tracks)):
         raise SegmotionError(f"features must be N×D with N = {len(tracks)} tracks, got shape {np.shape(features)}")
     if depth is not None and np.shape(depth) != (len(tracks.xy_flat),):
-        raise SegmotionError(f"depth must hold one value for each of {len(tracks.xy_flat)} observations, got {np.shape(depth)}")
+        raise SegmotionError(
+            f"depth must hold one value for each of {len(tracks.xy_flat)} observations, got {np.shape(depth)}"
+        )
     if not 0 <= sensitivity <= 1:
         raise SegmotionError(f"sensitivity must be between 0 and 1, got {sensitivity}")

@@ -97,7 +97,9 @@ class TracksDecoder(nn.Module):
         super().__init__()
         self.pool = nn.Linear(2 * width + 1, width)
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, hidden) for _ in range(blocks))
-        self.track_head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.track_head = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1)
+        )
         self.token_part, self.track_part = nn.Linear(width, width), nn.Linear(2 * width, width)
         self.frame_head = nn.Linear(width, frames)
 

@@ -119,7 +119,13 @@ class MotionEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, tokens: Tensor, position: Tensor, visible: Tensor, depth: Tensor | None, keys: int, extra: Tensor | None = None
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        visible: Tensor,
+        depth: Tensor | None,
+        keys: int,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """B×N×L×C tokens -> B×N×L×D.
 

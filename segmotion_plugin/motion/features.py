@@ -91,7 +91,9 @@ def _window_median(values: Tensor, valid: Tensor) -> Tensor:
     first = 0
     for starts in _STARTS.values():
         last = first + len(starts)
-        out[:, first:last, 0] = masked_median(values[:, first:last].flatten(1), valid[:, first:last].flatten(1))[:, None]
+        out[:, first:last, 0] = masked_median(values[:, first:last].flatten(1), valid[:, first:last].flatten(1))[
+            :, None
+        ]
         first = last
     return out
 

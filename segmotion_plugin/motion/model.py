@@ -44,10 +44,10 @@ class ModelConfig:
         depth: False ignores depth (ablation).
     """
 
-    width: int = 96
+    width: int = 64
     heads: int = 4
-    hidden: int = 192
-    layers: int = 4
+    hidden: int = 160
+    layers: int = 3
     blocks: int = 2
     semantic_size: int = 32
     geometry: bool = True
@@ -103,6 +103,7 @@ class TrajectoryTransformer(nn.Module):
         if not config.geometry:
             for slot in range(SLOTS.shape[1]):
                 usable[[slot * PAIR_CHANNELS + channel for channel in GEOMETRY_CHANNELS]] = 0
+        self.usable: Tensor
         self.register_buffer("usable", usable, persistent=False)
 
     def forward(self, window: WindowTokens, semantics: Tensor | None = None, keys: int = 512) -> tuple[Tensor, Tensor]:
@@ -157,7 +158,9 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Traject
         config = ModelConfig(**json.loads(metadata["config"]))
         calibration = Calibration(**json.loads(metadata["calibration"]))
     except (KeyError, TypeError, ValueError):
-        raise SegmotionError(f"{path}: not weights of the trajectory transformer (its metadata lacks 'config')") from None
+        raise SegmotionError(
+            f"{path}: not weights of the trajectory transformer (its metadata lacks 'config')"
+        ) from None
     model = TrajectoryTransformer(config)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}

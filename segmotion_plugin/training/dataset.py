@@ -16,6 +16,8 @@ from segmotion_plugin.training.noise import tracker_noise
 _PROTOTYPE_SIZE = 64
 # Own motion of less than this many pixels (at diagonal 1000) over four frames cannot be seen: such tracks carry no loss.
 _UNSEEN = 0.3
+# Noise is made with more tracks than are kept: the halo needs neighbours.
+_NOISE_TRACKS = 800
 
 
 @dataclass
@@ -81,6 +83,7 @@ def draw_sample(
     xy, visible, depth = clip.xy[:, picked], clip.visible[:, picked], clip.depth[:, picked].astype(np.float32)
     confidence, moving = clip.confidence[:, picked].astype(np.float32), clip.moving[:, picked]
     rows = np.flatnonzero((visible & np.isfinite(xy).all(axis=2)).sum(axis=1) >= 2)
+    rows = rng.permutation(rows)[: max(_NOISE_TRACKS, count)]
     if clip.exact:
         start = np.ceil((clip.start[rows] - first) / stride).astype(int)
         noisy = tracker_noise(xy[rows], visible[rows], depth[rows], clip.surface[rows], start, rng, diagonal)

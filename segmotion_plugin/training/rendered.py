@@ -6,40 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import SimulatedClip, render
-from segmotion_plugin.simulation.world import World
 from segmotion_plugin.trackers.dis import sample, track
 from segmotion_plugin.tracks import Tracks
-from segmotion_plugin.training.clips import TrainingClip
+from segmotion_plugin.training.clips import TrainingClip, random_scene
 
-_SIZES = ((427, 240), (480, 270), (640, 360))
+_SIZES = ((384, 216), (427, 240), (480, 270))
 _SIZE_SHARES = (0.55, 0.35, 0.1)
 _MOST_TRACKS = 3000
 _FEATURE_EVERY = 6
 _NAMED_SHARE = 0.3
 
 
-def random_scene(rng: np.random.Generator) -> World:
-    """A random world, or one of the named kinds of scene, at a small size."""
-    from segmotion_plugin.simulation.worlds import random_world
-
-    width, height = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
-    frames = int(rng.choice([26, 32, 40, 48]))
-    if rng.random() < _NAMED_SHARE:
-        name = scenes.NAMES[rng.integers(len(scenes.NAMES))]
-        return scenes.build(name, int(rng.integers(10**6, 2**31)), frames, width, height)
-    return random_world(rng, num_frames=frames, width=width, height=height)
-
-
 def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
     """Render the world of a seed, track it, and label the tracks."""
     rng = np.random.default_rng(seed)
-    clip = render(random_scene(rng))
+    size = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
+    clip = render(random_scene(rng, int(rng.choice([24, 28, 32, 40])), size, _NAMED_SHARE))
     return labelled(clip, track(list(clip.frames)), rng, most_tracks)
 
 
-def labelled(clip: SimulatedClip, tracks: Tracks, rng: np.random.Generator, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
+def labelled(
+    clip: SimulatedClip, tracks: Tracks, rng: np.random.Generator, most_tracks: int = _MOST_TRACKS
+) -> TrainingClip:
     """Label tracks by the object under the point in most frames, as masks of real clips would.
 
     Args:
@@ -71,7 +60,7 @@ def labelled(clip: SimulatedClip, tracks: Tracks, rng: np.random.Generator, most
         surface=np.where(mover, _most_frequent(owner, under, len(tracks)), 0).astype(np.int32),
         kind=np.full(len(tracks), -1, np.int32),
         start=tracks.first,
-        features=track_features(clip.frames, tracks),
+        features=track_features(list(clip.frames), tracks),
     )
 
 
