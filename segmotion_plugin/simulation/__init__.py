@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from segmotion_plugin.simulation.primitives import CLASS_ID, CLASSES, Primitive, Ripple
 from segmotion_plugin.simulation.render import SimulatedClip, render, render_frames
 from segmotion_plugin.simulation.tracks import SimulatedTracks, follow, sample_tracks
-from segmotion_plugin.simulation.world import CLASS_ID, CLASSES, Effects, Look, Primitive, Ripple, World
+from segmotion_plugin.simulation.world import Effects, Look, World
 
 __all__ = [
     "CLASSES",

@@ -13,23 +13,34 @@ from numpy.typing import NDArray
 
 from segmotion_plugin.simulation import geometry as geo
 from segmotion_plugin.simulation.paths import Path
+from segmotion_plugin.simulation.primitives import CLASS_ID, Primitive
 from segmotion_plugin.simulation.shapes import Shape
 from segmotion_plugin.simulation.surfaces import surface
 from segmotion_plugin.simulation.textures import Texture
-from segmotion_plugin.simulation.world import CLASS_ID, Primitive
 
 Array = NDArray[np.floating]
 _EYE = np.eye(3)
 
 
 def _part(
-    path: Path, shape: Shape, size: Sequence[float], pose: Array, texture: Texture, name: str, object_id: int,
+    path: Path,
+    shape: Shape,
+    size: Sequence[float],
+    pose: Array,
+    texture: Texture,
+    name: str,
+    object_id: int,
     stretch: Array | None = None,
-) -> Primitive:  # fmt: skip
+) -> Primitive:
     return Primitive(
-        shape, (float(size[0]), float(size[1]), float(size[2])), geo.compose(path.pose, pose), texture,
-        CLASS_ID[name], object_id, stretch,
-    )  # fmt: skip
+        shape,
+        (float(size[0]), float(size[1]), float(size[2])),
+        geo.compose(path.pose, pose),
+        texture,
+        CLASS_ID[name],
+        object_id,
+        stretch,
+    )
 
 
 def _fixed(x: float, y: float, z: float, turn: Array = _EYE) -> Array:
@@ -90,8 +101,12 @@ def walker(path: Path, seed: int, object_id: int = 0, height: float = 1.75) -> l
         add(Shape.ELLIPSOID, *_limb(hip, knee, 0.052 * height * build), trousers)
         add(Shape.ELLIPSOID, *_limb(knee, ankle, 0.036 * height * build), trousers)
         pitch = geo.rotation("y", -0.5 * up / (0.06 * height))
-        add(Shape.ELLIPSOID, (0.07 * height, 0.026 * height, 0.024 * height),
-            geo.affine(pitch, ankle + (0.035 * height, 0, -0.02 * height)), hair)  # fmt: skip
+        add(
+            Shape.ELLIPSOID,
+            (0.07 * height, 0.026 * height, 0.024 * height),
+            geo.affine(pitch, ankle + (0.035 * height, 0, -0.02 * height)),
+            hair,
+        )
         shoulder = at(0.0, side * 0.115 * height * build, 0.8 * height + bob)
         swing = -side * 0.55 * np.sin(2 * np.pi * phase + 0.25 * np.pi)
         elbow = shoulder + 0.17 * height * np.stack([np.sin(swing), np.full(count, 0.12 * side), -np.cos(swing)], 1)
@@ -100,14 +115,26 @@ def walker(path: Path, seed: int, object_id: int = 0, height: float = 1.75) -> l
         add(Shape.ELLIPSOID, *_limb(shoulder, elbow, 0.033 * height * build), shirt)
         add(Shape.ELLIPSOID, *_limb(elbow, wrist, 0.026 * height), skin)
     twist = geo.rotation("z", 0.12 * np.sin(2 * np.pi * phase))
-    add(Shape.ELLIPSOID, (0.075 * height * build, 0.12 * height * build, 0.19 * height),
-        geo.affine(twist, at(0.0, 0.0, 0.66 * height + bob)), shirt)  # fmt: skip
-    add(Shape.ELLIPSOID, (0.07 * height, 0.1 * height * build, 0.08 * height),
-        geo.affine(_EYE, at(0.0, 0.0, 0.51 * height + bob)), trousers)  # fmt: skip
+    add(
+        Shape.ELLIPSOID,
+        (0.075 * height * build, 0.12 * height * build, 0.19 * height),
+        geo.affine(twist, at(0.0, 0.0, 0.66 * height + bob)),
+        shirt,
+    )
+    add(
+        Shape.ELLIPSOID,
+        (0.07 * height, 0.1 * height * build, 0.08 * height),
+        geo.affine(_EYE, at(0.0, 0.0, 0.51 * height + bob)),
+        trousers,
+    )
     head = at(0.02 * height, 0.0, 0.925 * height + bob)
     add(Shape.ELLIPSOID, (0.056 * height, 0.047 * height, 0.07 * height), geo.affine(_EYE, head), skin)
-    add(Shape.ELLIPSOID, (0.058 * height, 0.052 * height, 0.055 * height),
-        geo.affine(_EYE, head + (-0.012 * height, 0, 0.025 * height)), hair)  # fmt: skip
+    add(
+        Shape.ELLIPSOID,
+        (0.058 * height, 0.052 * height, 0.055 * height),
+        geo.affine(_EYE, head + (-0.012 * height, 0, 0.025 * height)),
+        hair,
+    )
     return out
 
 
@@ -170,8 +197,12 @@ def car(path: Path, seed: int, object_id: int = 0, length: float = 4.3) -> list[
             add(Shape.CYLINDER, (radius, radius, 0.05 * length), geo.affine(spin, place), tyre)
     for side in (1, -1):
         for end in (1, -1):
-            add(Shape.ELLIPSOID, (0.02 * length, 0.04 * length, 0.02 * length),
-                _fixed(end * length / 2, side * width * 0.36, sill * 0.8), lamp)  # fmt: skip
+            add(
+                Shape.ELLIPSOID,
+                (0.02 * length, 0.04 * length, 0.02 * length),
+                _fixed(end * length / 2, side * width * 0.36, sill * 0.8),
+                lamp,
+            )
     return out
 
 
@@ -185,8 +216,12 @@ def truck(path: Path, seed: int, object_id: int = 0, length: float = 7.0) -> lis
     def add(shape: Shape, size: Sequence[float], pose: Array, texture: Texture) -> None:
         out.append(_part(path, shape, size, pose, texture, "truck", object_id))
 
-    add(Shape.BOX, (0.38 * length, width / 2, (high - radius) / 2), _fixed(-0.12 * length, 0, (high + radius) / 2),
-        side_print)  # fmt: skip
+    add(
+        Shape.BOX,
+        (0.38 * length, width / 2, (high - radius) / 2),
+        _fixed(-0.12 * length, 0, (high + radius) / 2),
+        side_print,
+    )
     add(Shape.BOX, (0.12 * length, width * 0.48, 0.3 * high), _fixed(0.38 * length, 0, 0.3 * high + radius), paint)
     add(Shape.BOX, (0.122 * length, width * 0.42, 0.1 * high), _fixed(0.385 * length, 0, 0.45 * high + radius), glass)
     spin = geo.rotation("y", path.travelled / radius) @ geo.rotation("x", np.pi / 2)
@@ -213,16 +248,33 @@ def bird(path: Path, seed: int, object_id: int = 0, span: float = 1.0) -> list[P
         path.travelled / max(span, 1e-6) * rng.uniform(3.0, 5.0)
     )
     out = [
-        _part(path, Shape.ELLIPSOID, (0.25 * span, 0.09 * span, 0.09 * span), _fixed(0, 0, 0), feathers, "bird",
-              object_id),
-        _part(path, Shape.ELLIPSOID, (0.08 * span, 0.06 * span, 0.06 * span), _fixed(0.26 * span, 0, 0.05 * span), dark,
-              "bird", object_id),
-    ]  # fmt: skip
+        _part(
+            path, Shape.ELLIPSOID, (0.25 * span, 0.09 * span, 0.09 * span), _fixed(0, 0, 0), feathers, "bird", object_id
+        ),
+        _part(
+            path,
+            Shape.ELLIPSOID,
+            (0.08 * span, 0.06 * span, 0.06 * span),
+            _fixed(0.26 * span, 0, 0.05 * span),
+            dark,
+            "bird",
+            object_id,
+        ),
+    ]
     for side in (1, -1):
         turn = geo.rotation("x", side * beat)
         hinge = turn @ np.array([0, side * 0.25 * span, 0])
-        out.append(_part(path, Shape.ELLIPSOID, (0.12 * span, 0.27 * span, 0.015 * span), geo.affine(turn, hinge),
-                         feathers, "bird", object_id))  # fmt: skip
+        out.append(
+            _part(
+                path,
+                Shape.ELLIPSOID,
+                (0.12 * span, 0.27 * span, 0.015 * span),
+                geo.affine(turn, hinge),
+                feathers,
+                "bird",
+                object_id,
+            )
+        )
     return out
 
 

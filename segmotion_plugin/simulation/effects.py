@@ -37,5 +37,8 @@ def develop(image: NDArray[np.floating], effects: Effects, frame: int) -> NDArra
         written, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, effects.jpeg_quality])
         if not written:
             raise RuntimeError("OpenCV could not compress a rendered frame")
-        out = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise RuntimeError("OpenCV could not read back a frame that it compressed")
+        out = np.ascontiguousarray(decoded[..., ::-1]).astype(np.uint8, copy=False)
     return out

@@ -145,9 +145,7 @@ class _View:
             np.copyto(self.primitive[window], np.int16(number), where=closer)
 
     def _shade(self, rays: NDArray[np.float32], depth: NDArray, primitive: NDArray) -> tuple[NDArray, NDArray]:
-        return self._painter.shade(
-            rays, depth, primitive, self._maps, self._world_from_local, self._camera, self._time
-        )
+        return self._painter.shade(rays, depth, primitive, self._maps, self._world_from_local, self._camera, self._time)
 
     def colors(self) -> NDArray[np.float32]:
         """Anti-aliased colours of the block, rows x columns x 3, 0..255."""

@@ -3,114 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.simulation import bodies, settings
+from segmotion_plugin.simulation import bodies, surroundings
 from segmotion_plugin.simulation.paths import Path, aim, at_rest, drive, hand_shake, speed_profile
-from segmotion_plugin.simulation.world import Effects, Look, Primitive, World
-
-Array = NDArray[np.floating]
-
-
-@dataclass
-class _Stage:
-    """What every scene starts from; one clip of it, with one source of randomness."""
-
-    rng: np.random.Generator
-    seed: int
-    num_frames: int
-    width: int
-    height: int
-    focal: float
-    fps: float = 24.0
-
-    @property
-    def progress(self) -> Array:
-        """-1/2 to 1/2 over the clip, T."""
-        return np.linspace(-0.5, 0.5, self.num_frames) if self.num_frames > 1 else np.zeros(1)
-
-    def view_width(self, distance: float) -> float:
-        """Metres that the picture spans at a distance."""
-        return distance * self.width / self.focal
-
-    def step(self, metres_per_second: float, at_most: float) -> float:
-        """Metres per frame of a speed, lowered where the clip would cover more than ``at_most`` metres."""
-        return min(metres_per_second / self.fps, at_most / max(self.num_frames, 1))
-
-    def side(self) -> float:
-        """Left or right: -1 or 1."""
-        return float(self.rng.choice([-1.0, 1.0]))
-
-    def hand_held(self, start: Array, target: Array, shake: float = 0.03) -> Array:
-        """Camera poses along given positions (T x 3), aimed at targets (T x 3 or 3), with shaking hands."""
-        sway, turn = hand_shake(self.rng, self.num_frames, shake, 0.012, self.fps)
-        return aim(start + sway, np.broadcast_to(target, (self.num_frames, 3)), turn)
-
-    def dolly(self, distance: float, travel: float, height: float = 1.6, forward: float = 0.15) -> Array:
-        """Camera positions (T x 3) that pass sideways in front of the origin and approach a little."""
-        side = self.side()
-        t = self.progress
-        return np.stack([side * travel * t, -distance + forward * travel * t, height + 0.08 * travel * t], axis=1)
-
-    def world(self, primitives: list[Primitive], cameras: Array) -> World:
-        """Puts it together under random light."""
-        rng = self.rng
-        sun = (rng.uniform(-0.8, 0.8), rng.uniform(-0.9, -0.1), rng.uniform(0.5, 1.0))
-        look = Look(sun=sun, ambient=rng.uniform(0.4, 0.6), clouds=rng.uniform(0.2, 0.9), seed=int(rng.integers(2**31)))
-        effects = Effects(noise=rng.uniform(0.8, 2.0), exposure=rng.uniform(0, 0.02), seed=int(rng.integers(2**31)))
-        return World(primitives, cameras, self.width, self.height, self.focal, self.fps, look, effects)
+from segmotion_plugin.simulation.primitives import Primitive
+from segmotion_plugin.simulation.stage import Stage, calibrated, corridor, recipe, share_of
+from segmotion_plugin.simulation.world import World
 
 
-def _corridor(*boxes: tuple[float, float, float, float]) -> settings.Clear:
-    """Places (x0, y0, x1, y1) that must stay free."""
-
-    def clear(place: Array) -> bool:
-        return any(x0 <= place[0] <= x1 and y0 <= place[1] <= y1 for x0, y0, x1, y1 in boxes)
-
-    return clear
-
-
-def share_of(world: World, columns: int = 48, rows: int = 27, frames: int = 5) -> Array:
-    """Mean share of the picture that each object 1..K covers, from rays through a coarse grid."""
-    x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
-    xy = np.stack([x.ravel() * world.width, y.ravel() * world.height], axis=1)
-    counts = np.zeros(world.num_objects + 1)
-    chosen = np.unique(np.linspace(0, world.num_frames - 1, frames).round().astype(int))
-    for frame in chosen:
-        counts += np.bincount(world.raycast(int(frame), xy).object_id, minlength=len(counts))
-    return counts[1:] / (len(xy) * len(chosen))
-
-
-def _calibrated(make: Callable[[float], World], near: float, far: float, share: float) -> World:
-    """The world whose movers cover the wanted share of the picture; bisects the distance that ``make`` takes."""
-    world = make(far)
-    for _ in range(9):
-        middle = np.sqrt(near * far)
-        world = make(middle)
-        covered = share_of(world).sum()
-        if abs(covered - share) < 0.03 * share:
-            break
-        near, far = (middle, far) if covered > share else (near, middle)
-    return world
-
-
-def _recipe(stage: _Stage, make: Callable[[_Stage, float], World]) -> Callable[[float], World]:
-    """``make`` with the same randomness at every distance."""
-    state = stage.rng.bit_generator.state
-
-    def build_at(distance: float) -> World:
-        stage.rng.bit_generator.state = state
-        return make(stage, distance)
-
-    return build_at
-
-
-def _walker(stage: _Stage) -> World:
-    def make(stage: _Stage, distance: float) -> World:
+def _walker(stage: Stage) -> World:
+    def make(stage: Stage, distance: float) -> World:
         rng = stage.rng
         back = 3.5
         heading = 0.0 if rng.random() < 0.5 else np.pi
@@ -122,13 +27,13 @@ def _walker(stage: _Stage) -> World:
         height = rng.uniform(1.65, 1.9)
         target = position + (0, 4, -0.25)
         body = bodies.walker(path, stage.seed, 1, height)
-        scenery = settings.outdoors(rng, _corridor((-9, -6, 9, 0.8)), rng.uniform(7, 11), 22)
+        scenery = surroundings.outdoors(rng, corridor((-9, -6, 9, 0.8)), rng.uniform(7, 11), 22)
         return stage.world(scenery + body, stage.hand_held(position, target, 0.02))
 
-    return _calibrated(_recipe(stage, make), 0.8, 6.0, stage.rng.uniform(0.27, 0.33))
+    return calibrated(recipe(stage, make), 0.8, 6.0, stage.rng.uniform(0.27, 0.33))
 
 
-def _two_cars(stage: _Stage) -> World:
+def _two_cars(stage: Stage) -> World:
     rng = stage.rng
     distance, travel = rng.uniform(7.5, 9.0), rng.uniform(2.5, 4.0)
     first, second = int(rng.integers(2**31)), int(rng.integers(2**31))
@@ -140,13 +45,13 @@ def _two_cars(stage: _Stage) -> World:
     far = drive((rng.uniform(-2, 2), lane + 3.2, 0), np.pi - direction, steps[1])
     parked = at_rest(stage.num_frames, (stage.side() * rng.uniform(2.0, 3.5), lane + 6.2, 0), rng.normal(0, 0.15))
     movers = bodies.car(near, first, 1) + bodies.car(far, second, 2) + bodies.car(parked, first)
-    scenery = settings.outdoors(rng, _corridor((-40, -20, 40, lane + 7.5)), rng.uniform(10, 13), 30, "road")
+    scenery = surroundings.outdoors(rng, corridor((-40, -20, 40, lane + 7.5)), rng.uniform(10, 13), 30, "road")
     position = stage.dolly(distance, travel)
     return stage.world(scenery + movers, stage.hand_held(position, np.array([0, lane + 3, 1.2])))
 
 
-def _large_mover(stage: _Stage) -> World:
-    def make(stage: _Stage, distance: float) -> World:
+def _large_mover(stage: Stage) -> World:
+    def make(stage: Stage, distance: float) -> World:
         rng = stage.rng
         back = 9.0
         builder, size = ((bodies.truck, 6.0), (bodies.quadruped, 1.6))[int(rng.random() < 0.35)]
@@ -154,15 +59,16 @@ def _large_mover(stage: _Stage) -> World:
         step = stage.step(rng.uniform(0.8, 1.6), 0.3 * across)
         path = drive((0, -back + distance, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
         position = stage.dolly(back, rng.uniform(2.0, 3.0), 1.7)
-        scenery = settings.outdoors(rng, _corridor((-14, -14, 14, 2.0)), rng.uniform(7, 10), 24)
-        return stage.world(scenery + builder(path, stage.seed, 1, size),
-                           stage.hand_held(position, np.array([0, 0, 1.6])))  # fmt: skip
+        scenery = surroundings.outdoors(rng, corridor((-14, -14, 14, 2.0)), rng.uniform(7, 10), 24)
+        return stage.world(
+            scenery + builder(path, stage.seed, 1, size), stage.hand_held(position, np.array([0, 0, 1.6]))
+        )
 
-    return _calibrated(_recipe(stage, make), 1.6, 14.0, stage.rng.uniform(0.45, 0.5))
+    return calibrated(recipe(stage, make), 1.6, 14.0, stage.rng.uniform(0.45, 0.5))
 
 
-def _followed_mover(stage: _Stage) -> World:
-    def make(stage: _Stage, distance: float) -> World:
+def _followed_mover(stage: Stage) -> World:
+    def make(stage: Stage, distance: float) -> World:
         rng = stage.rng
         name = str(rng.choice(["car", "person", "quadruped", "crate"]))
         builder, size, _ = bodies.KINDS[name]
@@ -173,14 +79,15 @@ def _followed_mover(stage: _Stage) -> World:
         drift = stage.progress[:, None] * rng.normal(0, 0.08, 3) * distance
         position = path.position + offset + sway + drift * (1, 1, 0)
         target = path.position + (0, 0, 0.45 * size[1] if name != "car" else 0.7) + 0.3 * sway
-        scenery = settings.outdoors(rng, _corridor((-14, -1.6 * distance, 14, 2.5)), rng.uniform(7, 10), 26)
-        return stage.world(scenery + builder(path, stage.seed, 1, float(np.mean(size))),
-                           stage.hand_held(position, target, 0.0))  # fmt: skip
+        scenery = surroundings.outdoors(rng, corridor((-14, -1.6 * distance, 14, 2.5)), rng.uniform(7, 10), 26)
+        return stage.world(
+            scenery + builder(path, stage.seed, 1, float(np.mean(size))), stage.hand_held(position, target, 0.0)
+        )
 
-    return _calibrated(_recipe(stage, make), 1.2, 12.0, stage.rng.uniform(0.1, 0.2))
+    return calibrated(recipe(stage, make), 1.2, 12.0, stage.rng.uniform(0.1, 0.2))
 
 
-def _stop_and_go(stage: _Stage) -> World:
+def _stop_and_go(stage: Stage) -> World:
     rng = stage.rng
     distance = rng.uniform(6.0, 7.5)
     across, count = stage.view_width(distance), stage.num_frames
@@ -191,12 +98,12 @@ def _stop_and_go(stage: _Stage) -> World:
     first = drive((rng.uniform(-0.5, 0.5), 3.0, 0), direction, go_stop)
     second = drive((stage.side() * rng.uniform(0.8, 1.8), -0.5, 0), np.pi - direction, starts_late, anchor=count - 1)
     movers = bodies.car(first, stage.seed, 1) + bodies.walker(second, stage.seed + 1, 2)
-    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 5.0)), rng.uniform(8, 11), 26)
+    scenery = surroundings.outdoors(rng, corridor((-30, -20, 30, 5.0)), rng.uniform(8, 11), 26)
     position = stage.dolly(distance, rng.uniform(1.5, 2.5))
     return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2, 1.2])))
 
 
-def _tiny_movers(stage: _Stage) -> World:
+def _tiny_movers(stage: Stage) -> World:
     rng = stage.rng
     movers: list[Primitive] = []
     distance = 9.0
@@ -209,20 +116,20 @@ def _tiny_movers(stage: _Stage) -> World:
         place = (x * across, depth - distance, rng.uniform(1, 3) if flies else 0.0)
         path = drive(place, rng.uniform(0, 2 * np.pi), np.full(stage.num_frames, speed), rng.uniform(-0.1, 0.1))
         movers += builder(path, int(rng.integers(2**31)), number, float(np.mean(size)))
-    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 5), (-30, 5, 30, 24)), rng.uniform(24, 30), 30)
-    scenery += settings.scatter(rng, 14, (-9, -5), (9, 3), _corridor((-2.5, -20, 2.5, 10)))
+    scenery = surroundings.outdoors(rng, corridor((-20, -20, 20, 5), (-30, 5, 30, 24)), rng.uniform(24, 30), 30)
+    scenery += surroundings.scatter(rng, 14, (-9, -5), (9, 3), corridor((-2.5, -20, 2.5, 10)))
     position = stage.dolly(distance, rng.uniform(3.0, 4.5), 2.2)
     return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 10, 1.2])))
 
 
-def _rotation_only(stage: _Stage) -> World:
+def _rotation_only(stage: Stage) -> World:
     rng = stage.rng
     distance = rng.uniform(6, 8)
     name = str(rng.choice(["person", "quadruped", "crate", "car"]))
     builder, size, _ = bodies.KINDS[name]
     step = stage.step(rng.uniform(1.3, 2.2), 0.6 * stage.view_width(distance))
     path = drive((rng.uniform(-1, 1), 0, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
-    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 24)
+    scenery = surroundings.outdoors(rng, corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 24)
     position = np.tile([0.0, -distance, 1.6], (stage.num_frames, 1))
     pan = stage.side() * rng.uniform(0.25, 0.45) * stage.progress
     target = position + np.stack([np.sin(pan), np.cos(pan), -0.06 + 0.05 * stage.progress], axis=1) * 6
@@ -230,17 +137,17 @@ def _rotation_only(stage: _Stage) -> World:
     return stage.world(scenery + movers, stage.hand_held(position, target, 0.0))
 
 
-def _static_room(stage: _Stage) -> World:
+def _static_room(stage: Stage) -> World:
     rng = stage.rng
     travel = rng.uniform(1.2, 2.0)
-    scenery = settings.room(rng, 4.5, -4.0, 5.0, 3.2, _corridor((-2.5, -4, 2.5, -0.5)), 12)
+    scenery = surroundings.room(rng, 4.5, -4.0, 5.0, 3.2, corridor((-2.5, -4, 2.5, -0.5)), 12)
     for x in np.linspace(-1.6, 1.6, int(rng.integers(3, 6))) + rng.normal(0, 0.15):
-        scenery += settings.pole(rng, (x, rng.uniform(-1.9, -1.0)), 3.2, rng.uniform(0.025, 0.08))
+        scenery += surroundings.pole(rng, (x, rng.uniform(-1.9, -1.0)), 3.2, rng.uniform(0.025, 0.08))
     position = stage.dolly(3.0, travel, 1.5, rng.uniform(0.1, 0.4))
     return stage.world(scenery, stage.hand_held(position, np.array([0, 2.5, 1.3])))
 
 
-def _multi_movers(stage: _Stage) -> World:
+def _multi_movers(stage: Stage) -> World:
     rng = stage.rng
     distance = rng.uniform(6.5, 8.5)
     movers: list[Primitive] = []
@@ -256,25 +163,26 @@ def _multi_movers(stage: _Stage) -> World:
         place = (rng.uniform(-0.22, 0.22) * across, depth, rng.uniform(0.8, 2.0) if flies else 0.0)
         path = drive(place, heading, np.full(stage.num_frames, step), rng.uniform(-0.06, 0.06))
         movers += builder(path, int(rng.integers(2**31)), number, float(rng.uniform(*size)))
-    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 8.5)), rng.uniform(11, 14), 26)
+    scenery = surroundings.outdoors(rng, corridor((-30, -20, 30, 8.5)), rng.uniform(11, 14), 26)
     position = stage.dolly(distance, rng.uniform(2.0, 3.5), rng.uniform(1.5, 2.2))
     return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2, 1.1])))
 
 
-def _static_camera(stage: _Stage) -> World:
+def _static_camera(stage: Stage) -> World:
     rng = stage.rng
     distance = rng.uniform(5, 8)
     name = str(rng.choice(["person", "quadruped", "car", "creature", "ball"]))
     builder, size, _ = bodies.KINDS[name]
     step = stage.step(rng.uniform(1.2, 2.5), 0.6 * stage.view_width(distance))
     path = drive((rng.uniform(-1, 1), 0, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
-    scenery = settings.outdoors(rng, _corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 22)
+    scenery = surroundings.outdoors(rng, corridor((-20, -20, 20, 1.5)), rng.uniform(8, 12), 22)
     position = np.tile([0.0, -distance, 1.5], (stage.num_frames, 1))
-    return stage.world(scenery + builder(path, stage.seed, 1, float(np.mean(size))),
-                       aim(position, position + (0, 6, -0.4)))  # fmt: skip
+    return stage.world(
+        scenery + builder(path, stage.seed, 1, float(np.mean(size))), aim(position, position + (0, 6, -0.4))
+    )
 
 
-def _demo(stage: _Stage) -> World:
+def _demo(stage: Stage) -> World:
     rng = stage.rng
     distance = 7.0
     across = stage.view_width(distance)
@@ -285,12 +193,12 @@ def _demo(stage: _Stage) -> World:
     parked: Path = at_rest(stage.num_frames, (-stage.side() * 3.4, 8.2, 0), rng.normal(0, 0.2))
     twin = stage.seed + 1
     movers = bodies.truck(large, stage.seed, 1, 3.6) + bodies.car(quick, twin, 2) + bodies.car(parked, twin)
-    scenery = settings.outdoors(rng, _corridor((-30, -20, 30, 10)), 12.5, 30, "paving")
+    scenery = surroundings.outdoors(rng, corridor((-30, -20, 30, 10)), 12.5, 30, "paving")
     position = stage.dolly(distance, rng.uniform(2.6, 3.4), 1.7)
     return stage.world(scenery + movers, stage.hand_held(position, np.array([0, 2.5, 1.3])))
 
 
-_BUILDERS: dict[str, Callable[[_Stage], World]] = {
+_BUILDERS: dict[str, Callable[[Stage], World]] = {
     "demo": _demo,
     "walker": _walker,
     "two_cars_parked_twin": _two_cars,
@@ -304,6 +212,21 @@ _BUILDERS: dict[str, Callable[[_Stage], World]] = {
     "static_camera": _static_camera,
 }
 NAMES = tuple(_BUILDERS)
+# Least number of objects, and least and greatest mean share of the picture that each of them covers.
+_PROMISES: dict[str, tuple[int, float, float]] = {
+    "demo": (2, 0.012, 0.5),
+    "walker": (1, 0.25, 0.36),
+    "two_cars_parked_twin": (2, 0.015, 0.3),
+    "large_mover": (1, 0.42, 0.52),
+    "followed_mover": (1, 0.08, 0.24),
+    "stop_and_go": (2, 0.01, 0.3),
+    "tiny_movers": (3, 0.0006, 0.01),
+    "rotation_only": (1, 0.012, 0.25),
+    "static_room": (0, 0.0, 0.0),
+    "multi_movers": (2, 0.006, 0.4),
+    "static_camera": (1, 0.012, 0.3),
+}
+_ATTEMPTS = 20
 
 
 def build(name: str, seed: int = 0, num_frames: int = 48, width: int = 480, height: int = 270) -> World:
@@ -323,5 +246,22 @@ def build(name: str, seed: int = 0, num_frames: int = 48, width: int = 480, heig
         raise SegmotionError(f"there is no scene {name!r}; the scenes are {', '.join(NAMES)}")
     if num_frames < 1 or width < 8 or height < 8:
         raise SegmotionError(f"a scene needs at least one frame of 8x8 pixels; got {num_frames} of {width}x{height}")
-    rng = np.random.default_rng([seed, NAMES.index(name)])
-    return _BUILDERS[name](_Stage(rng, seed, num_frames, width, height, width * float(rng.uniform(0.8, 1.05))))
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng([seed, NAMES.index(name), attempt])
+        focal = width * float(rng.uniform(0.8, 1.05))
+        style = int(rng.integers(2**31))
+        world = _BUILDERS[name](Stage(rng, style, num_frames, width, height, focal))
+        if _as_promised(name, world):
+            break
+    return world
+
+
+def _as_promised(name: str, world: World) -> bool:
+    """Whether the movers are there and cover what the scene's name promises (in clips where they have time to)."""
+    count, low, high = _PROMISES[name]
+    if world.num_frames < 2 or count == 0:
+        return True
+    if world.num_objects < count:
+        return False
+    shares = share_of(world, 96, 54, 4)
+    return bool((shares >= low).all() and (shares <= high).all())

@@ -102,7 +102,7 @@ def local_normals(shape: Shape, local: Array) -> Array:
     if shape in (Shape.PLANE, Shape.RECTANGLE):
         normals[:, 2] = 1
     elif shape == Shape.BOX:
-        axis = np.argmax(np.abs(local), axis=1)
+        axis = _box_axis(local)
         rows = np.arange(len(local))
         normals[rows, axis] = np.sign(local[rows, axis])
     else:
@@ -115,11 +115,16 @@ def local_normals(shape: Shape, local: Array) -> Array:
 def faces(shape: Shape, local: Array) -> NDArray[np.int8]:
     """Number of the smooth face that surface points (n x 3) lie on; an edge runs where it changes."""
     if shape == Shape.BOX:
-        axis = np.argmax(np.abs(local), axis=1)
+        axis = _box_axis(local)
         return (2 * axis + (local[np.arange(len(local)), axis] > 0)).astype(np.int8)
     if shape == Shape.CYLINDER:
         return _on_cap(local).astype(np.int8)
     return np.zeros(len(local), np.int8)
+
+
+def _box_axis(local: Array) -> NDArray[np.intp]:
+    x, y, z = np.abs(local.T)
+    return np.where((x >= y) & (x >= z), 0, np.where(y >= z, 1, 2))
 
 
 def _on_cap(local: Array) -> NDArray[np.bool_]:
@@ -142,7 +147,7 @@ def texture_coordinates(shape: Shape, local: Array, size: Array, period: float) 
     if shape in (Shape.PLANE, Shape.RECTANGLE):
         return scaled[:, 0], scaled[:, 1]
     if shape == Shape.BOX:
-        axis = np.argmax(np.abs(local), axis=1)
+        axis = _box_axis(local)
         # Side faces keep the vertical axis as v, so bricks and windows stand upright.
         u = np.where(axis == 0, scaled[:, 1], scaled[:, 0])
         v = np.where(axis == 2, scaled[:, 1], scaled[:, 2])

@@ -53,7 +53,7 @@ def surface(rng: np.random.Generator, material: str) -> Texture:
     hue = rng.uniform(hue_low, hue_high)
     colors: list[Color] = []
     for value in np.linspace(value_low, value_high, 3):
-        shade = (hue + rng.normal(0, 0.05 + 0.2 * (hue_high - hue_low) * (rng.random() < 0.4))) % 1
+        shade = (hue + rng.normal(0, 0.015 + 0.2 * (hue_high - hue_low) * (rng.random() < 0.4))) % 1
         tone = float(np.clip(value + rng.normal(0, 0.08), 0.04, 1))
         colors.append(colorsys.hsv_to_rgb(shade, rng.uniform(sat_low, sat_high), tone))
     kind = kinds[rng.integers(len(kinds))]

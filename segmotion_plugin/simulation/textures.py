@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
+Array = NDArray[np.floating]
 _MARGIN = 2  # texels of wrapped border around each mip level
 
 
@@ -161,8 +162,10 @@ def _windows(rng: np.random.Generator, size: int, colors: Field) -> Field:
     x, y = (u * cols) % 1 - 0.5, (v * rows) % 1 - 0.5
     cell = np.floor(v * rows).astype(int) % rows, np.floor(u * cols).astype(int) % cols
     plaster = _mix(fractal_noise(rng, size, 8, 7, 0.75), colors[: max(2, len(colors) - 1)])
-    pane = _mix(0.4 * rng.random((rows, cols)).astype(np.float32)[cell] + 0.6 * fractal_noise(rng, size, 4, 6, 0.7),
-                np.stack([colors[-1] * 0.25, colors[-1] * 0.6 + 0.25]))
+    pane = _mix(
+        0.4 * rng.random((rows, cols)).astype(np.float32)[cell] + 0.6 * fractal_noise(rng, size, 4, 6, 0.7),
+        np.stack([colors[-1] * 0.25, colors[-1] * 0.6 + 0.25]),
+    )
     width, height = rng.uniform(0.2, 0.32), rng.uniform(0.25, 0.36)
     inside = (np.abs(x) < width) & (np.abs(y) < height)
     frame = inside & ((np.abs(x) > width - 0.04) | (np.abs(y) > height - 0.04) | (np.abs(x) < 0.012))
@@ -243,7 +246,8 @@ class MipMap:
     def __init__(self, tile: Image) -> None:
         levels = [tile]
         while levels[-1].shape[0] > 2:
-            levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+            half = cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            levels.append(half.astype(np.uint8, copy=False))
         widths = [level.shape[1] + 2 * _MARGIN for level in levels]
         atlas = np.zeros((tile.shape[0] + 2 * _MARGIN, sum(widths), 3), np.uint8)
         starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
@@ -255,7 +259,7 @@ class MipMap:
         self._starts = (starts + _MARGIN - 0.5).astype(np.float32)
         self._sizes = np.array([level.shape[0] for level in levels], np.float32)
 
-    def sample(self, u: Field, v: Field, level: Field) -> Field:
+    def sample(self, u: Array, v: Array, level: Array) -> Field:
         """Colours at texture coordinates.
 
         Args:
@@ -272,12 +276,12 @@ class MipMap:
         u, v = u - np.floor(u), v - np.floor(v)
         return self._level(u, v, low) * (1 - part) + self._level(u, v, low + 1) * part
 
-    def _level(self, u: Field, v: Field, level: NDArray[np.int32]) -> Field:
+    def _level(self, u: Array, v: Array, level: NDArray[np.int32]) -> Field:
         size = self._sizes[level]
         return gather(self._atlas, self._starts[level] + u * size, np.float32(_MARGIN - 0.5) + v * size)
 
 
-def gather(image: Image, x: Field, y: Field) -> Field:
+def gather(image: Image, x: Array, y: Array) -> Field:
     """Bilinear look-ups in an image at n array positions (x along columns); returns n x channels float32."""
     count, row = len(x), 4096  # OpenCV's remap limits the sides of its output
     rows = -(-count // row)

@@ -1,4 +1,4 @@
-"""Exact point tracks in simulated worlds: points followed with their surface, visible where no other surface hides them."""
+"""Exact point tracks in simulated worlds: points move with their surface and are visible where nothing hides them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.simulation import geometry as geo
+from segmotion_plugin.simulation.primitives import rippled
 from segmotion_plugin.simulation.shapes import Shape, intersect, local_normals
 
 if TYPE_CHECKING:
-    from segmotion_plugin.simulation.world import RayHits, World
+    from segmotion_plugin.simulation.world import World
 
 _FAR = 1e4  # metres; where tracked points of the sky are put
 _NEAR = 0.02  # metres in front of the camera that a visible point needs at least
+_SKY_CONTRAST = 0.1
 _SLACK = 1e-3  # a surface hides a point only when it is closer by this share of the distance
 
 
@@ -25,17 +27,20 @@ _SLACK = 1e-3  # a surface hides a point only when it is closer by this share of
 class SimulatedTracks:
     """Exact tracks of N points over T frames.
 
+    Under a rolling shutter ``xy`` is where the point's row sees it; the other values are those of the frame's middle.
+
     Attributes:
         xy: N x T x 2 float32 pixel positions, also where hidden or outside the picture; NaN behind the camera.
         visible: N x T bool, inside the picture and not hidden.
         depth: N x T float32 z-depths in metres; inf for the sky.
         xyz: N x T x 3 float32 world positions in metres.
         object_id: N int32, 0 for the static world.
-        class_id: N int32 kinds of things (``world.CLASSES``); movers and their parked twins share them.
+        class_id: N int32 kinds of things (``primitives.CLASSES``); movers and their parked twins share them.
         moving: N x T bool, the point's object moves at that frame.
         incoherent: N bool, on water, smoke, a screen or leaves: moves a little, without being an object.
         query_frame: N int32 frames in which the points were chosen.
         primitive: N int32 primitives that carry the points, -1 for the sky.
+        contrast: N float32 in 0..1, how much texture the surface has; trackers drift where there is little.
     """
 
     xy: NDArray[np.float32]
@@ -48,6 +53,7 @@ class SimulatedTracks:
     incoherent: NDArray[np.bool_]
     query_frame: NDArray[np.int32]
     primitive: NDArray[np.int32]
+    contrast: NDArray[np.float32]
 
 
 def jittered_grid(rng: np.random.Generator, count: int, width: int, height: int) -> NDArray[np.float64]:
@@ -91,9 +97,12 @@ def follow(world: World, query_frame: NDArray[np.integer], xy: NDArray[np.floati
         query_frame: N frame numbers.
         xy: N x 2 pixels in these frames.
     """
-    query_frame = np.asarray(query_frame, np.int32)
-    hits = [(rows, world.raycast(int(frame), xy[rows])) for frame in np.unique(query_frame)
-            for rows in [np.flatnonzero(query_frame == frame)]]  # fmt: skip
+    queried: NDArray[np.int32] = np.asarray(query_frame, np.int32)
+    hits = [
+        (rows, world.raycast(int(frame), xy[rows]))
+        for frame in np.unique(queried)
+        for rows in [np.flatnonzero(queried == frame)]
+    ]
     primitive = np.empty(len(xy), np.int32)
     class_id = np.empty(len(xy), np.int32)
     local = np.empty((len(xy), 3), np.float32)
@@ -102,20 +111,19 @@ def follow(world: World, query_frame: NDArray[np.integer], xy: NDArray[np.floati
     sky = primitive < 0
     xyz, facing = _positions(world, primitive, local)
     if sky.any():
-        centers = geo.camera_centers(world.cam_from_world)[query_frame[sky]]
+        centers = geo.camera_centers(world.cam_from_world)[queried[sky]]
         xyz[:, sky] = centers + _FAR * local[sky]
     xyz = xyz.astype(np.float64)
     rotation, offset = world.cam_from_world[:, :, :3], world.cam_from_world[:, :, 3]
     camera = (xyz @ np.swapaxes(rotation, 1, 2) + offset[:, None]).astype(np.float32)  # T x N x 3
+    pixels, inside = _project(world, camera)
+    if world.effects.rolling:
+        pixels, inside = _project(world, _rolled(world, camera, pixels[..., 1]))
     depth = camera[..., 2]
-    front = depth > _NEAR
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = camera[..., :2] / np.where(front, depth, np.nan)[..., None] * np.float32(world.focal)
-    pixels += np.array([world.width / 2, world.height / 2], np.float32)
-    inside = front & (pixels >= 0).all(-1) & (pixels < (world.width, world.height)).all(-1)
     toward = np.einsum("tni,tni->tn", facing, (geo.camera_centers(world.cam_from_world)[:, None] - xyz))
     visible = inside & (sky | (toward > 0)) & ~_hidden(world, camera, primitive)
-    visible[query_frame, np.arange(len(xy))] |= inside[query_frame, np.arange(len(xy))]
+    visible[queried, np.arange(len(xy))] |= inside[queried, np.arange(len(xy))]
+    contrast = np.array([0.05 if p.texture.kind == "plain" else p.texture.contrast for p in world.primitives])
     objects = np.where(sky, 0, world.object_ids[primitive]).astype(np.int32)
     return SimulatedTracks(
         xy=np.ascontiguousarray(pixels.transpose(1, 0, 2)),
@@ -126,18 +134,38 @@ def follow(world: World, query_frame: NDArray[np.integer], xy: NDArray[np.floati
         class_id=class_id,
         moving=np.ascontiguousarray(world.moving[:, objects].T),
         incoherent=np.where(sky, False, world.incoherent[primitive]),
-        query_frame=query_frame,
+        query_frame=queried,
         primitive=primitive,
+        contrast=np.where(sky, _SKY_CONTRAST, contrast[primitive]).astype(np.float32),
     )
+
+
+def _project(world: World, camera: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pixels (T x N x 2, NaN behind the camera) of points in camera axes, and whether they lie in the picture."""
+    depth = camera[..., 2]
+    front = depth > _NEAR
+    pixels = camera[..., :2] / np.where(front, depth, np.nan)[..., None] * np.float32(world.focal)
+    pixels += np.array([world.width / 2, world.height / 2], np.float32)
+    return pixels, front & (pixels >= 0).all(-1) & (pixels < (world.width, world.height)).all(-1)
+
+
+def _rolled(world: World, camera: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points as a rolling shutter sees them: at the time when their row is exposed, between the frames."""
+    if world.num_frames < 2:
+        return camera
+    delay = world.effects.rolling * (np.clip(np.nan_to_num(row), 0, world.height) / world.height - 0.5)
+    time = np.clip(np.arange(world.num_frames)[:, None] + delay, 0, world.num_frames - 1)
+    first = np.minimum(time.astype(int), world.num_frames - 2)
+    part = (time - first)[..., None].astype(np.float32)
+    columns = np.arange(camera.shape[1])
+    return (1 - part) * camera[first, columns] + part * camera[first + 1, columns]
 
 
 def _positions(
     world: World, primitive: NDArray[np.int32], local: NDArray[np.float32]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """World positions (T x N x 3) of material points, and world normals where the surface is one-sided."""
-    from segmotion_plugin.simulation.world import rippled
-
-    frames = np.arange(world.num_frames)
+    frames = np.arange(world.num_frames, dtype=np.float64)
     xyz = np.zeros((world.num_frames, len(local), 3))
     facing = np.zeros_like(xyz)
     for number in np.unique(primitive[primitive >= 0]):

@@ -1,4 +1,4 @@
-"""Random worlds for training: any surroundings, any camera, none to six movers, and what looks like motion but is none."""
+"""Random worlds for training: any camera, none to six movers, and much that looks like motion but is none."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from segmotion_plugin.simulation import bodies, settings
+from segmotion_plugin.simulation import bodies, surroundings
 from segmotion_plugin.simulation import geometry as geo
 from segmotion_plugin.simulation.paths import Path, aim, at_rest, drive, hand_shake, speed_profile
+from segmotion_plugin.simulation.primitives import CLASS_ID, Primitive, Ripple
 from segmotion_plugin.simulation.shapes import Shape
 from segmotion_plugin.simulation.surfaces import surface
-from segmotion_plugin.simulation.world import CLASS_ID, Effects, Look, Primitive, Ripple, World
+from segmotion_plugin.simulation.world import Effects, Look, World
 
 Array = NDArray[np.floating]
 CAMERAS = ("static", "pan", "hand_held", "sideways", "forward", "orbit", "drastic", "follow")
 _CAMERA_SHARES = (0.1, 0.12, 0.18, 0.16, 0.1, 0.08, 0.06, 0.2)
 _COUNT_SHARES = (0.12, 0.44, 0.2, 0.1, 0.06, 0.04, 0.04)  # of 0 to 6 movers: real videos have one or two
 # Share of the square of its size argument that a body covers, seen from the side.
-_FILL = {"person": 0.22, "quadruped": 0.9, "car": 0.25, "truck": 0.4, "ball": 3.1, "bird": 0.15, "creature": 0.9,
-         "crate": 0.6, "drone": 0.35}  # fmt: skip
+_FILL = {
+    "person": 0.22,
+    "quadruped": 0.9,
+    "car": 0.25,
+    "truck": 0.4,
+    "ball": 3.1,
+    "bird": 0.15,
+    "creature": 0.9,
+    "crate": 0.6,
+    "drone": 0.35,
+}
 
 
 @dataclass
@@ -36,6 +46,7 @@ class _Draft:
     distance: float
     eye: float
     fps: float = 24.0
+    deepest: float = 0.0  # largest y that a mover reaches; backdrops mostly stand behind it
 
     def log_uniform(self, low: float, high: float) -> float:
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
@@ -67,9 +78,11 @@ def random_world(rng: np.random.Generator, num_frames: int = 24, width: int = 48
     primitives = _uncrowded(scenery + movers, geo.camera_centers(cameras))
     look = Look(
         sun=(rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.5), rng.uniform(0.4, 1.0)),
-        ambient=float(rng.uniform(0.4, 0.75)), clouds=float(rng.uniform(0, 1)), haze=draft.log_uniform(80, 1000),
+        ambient=float(rng.uniform(0.4, 0.75)),
+        clouds=float(rng.uniform(0, 1)),
+        haze=draft.log_uniform(80, 1000),
         seed=int(rng.integers(2**31)),
-    )  # fmt: skip
+    )
     return World(primitives, cameras, width, height, draft.focal, draft.fps, look, _effects(draft))
 
 
@@ -77,10 +90,10 @@ def _effects(draft: _Draft) -> Effects:
     rng = draft.rng
     return Effects(
         blur_samples=int(rng.choice([1, 3], p=[0.7, 0.3])),
-        rolling=float(rng.choice([0.0, rng.uniform(0.2, 0.8)], p=[0.7, 0.3])),
-        exposure=float(rng.choice([0.0, rng.uniform(0.01, 0.08)])),
+        rolling=float(rng.uniform(0.2, 0.8)) if rng.random() < 0.3 else 0.0,
+        exposure=float(rng.uniform(0.01, 0.08)) if rng.random() < 0.5 else 0.0,
         noise=float(rng.uniform(0.5, 4.0)),
-        jpeg_quality=int(rng.choice([0, rng.integers(40, 95)])),
+        jpeg_quality=int(rng.integers(40, 95)) if rng.random() < 0.5 else 0,
         seed=int(rng.integers(2**31)),
     )
 
@@ -101,12 +114,13 @@ def _movers(draft: _Draft) -> tuple[list[Primitive], list[Path]]:
     rng = draft.rng
     primitives: list[Primitive] = []
     paths: list[Path] = []
+    names = tuple(bodies.KINDS)
     for number in range(1, int(rng.choice(len(_COUNT_SHARES), p=_COUNT_SHARES)) + 1):
-        name = str(rng.choice(list(bodies.KINDS)))
+        name = names[int(rng.integers(len(names)))]
         builder, sizes, flies = bodies.KINDS[name]
         size = float(rng.uniform(*sizes))
         # The first is the salient one of most videos.
-        share = draft.log_uniform(0.02, 0.5) if number == 1 and rng.random() < 0.75 else draft.log_uniform(0.001, 0.12)
+        share = draft.log_uniform(0.03, 0.6) if number == 1 and rng.random() < 0.8 else draft.log_uniform(0.001, 0.12)
         depth = size * draft.focal * np.sqrt(_FILL[name] / (share * draft.width * draft.height))
         depth = float(np.clip(depth, 0.9 * size + 0.4, 45.0))
         height = draft.eye + depth * rng.uniform(-0.15, 0.2) if flies else 0.0
@@ -119,6 +133,8 @@ def _movers(draft: _Draft) -> tuple[list[Primitive], list[Path]]:
         seed = int(rng.integers(2**31))
         primitives += builder(path, seed, number, size)
         paths.append(path)
+        if rng.random() < 0.95:
+            draft.deepest = max(draft.deepest, float(path.position[:, 1].max()) + size)
         if rng.random() < 0.4:
             for _ in range(int(rng.integers(1, 3))):
                 beside = depth * float(rng.uniform(0.6, 1.8))
@@ -158,10 +174,16 @@ def _camera(draft: _Draft, paths: Sequence[Path]) -> Array:
     kind = str(rng.choice(CAMERAS, p=shares / shares.sum()))
     t = np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1)
     position = np.tile([0.0, -distance, draft.eye], (count, 1))
-    target = np.tile([0.0, rng.uniform(-0.3, 1.0) * distance, draft.eye - rng.uniform(-0.02, 0.2) * distance], (count, 1))
+    aimed = (0.0, rng.uniform(-0.3, 1.0) * distance, draft.eye - rng.uniform(-0.02, 0.2) * distance)
+    target = np.tile(aimed, (count, 1))
     side = float(rng.choice([-1, 1]))
-    shake, turn = hand_shake(rng, count, draft.log_uniform(0.002, 0.03) * distance, draft.log_uniform(0.002, 0.02),
-                             draft.fps)  # fmt: skip
+    if paths and rng.random() < 0.7:
+        # People film what moves: it is in the picture, though not kept in its middle.
+        target[:] = paths[0].position[count // 2] + (0, 0, rng.uniform(0.2, 1.0))
+        target += draft.view_width(max(paths[0].position[count // 2, 1] + distance, 1.0)) * rng.normal(0, 0.15, 3)
+    shake, turn = hand_shake(
+        rng, count, draft.log_uniform(0.002, 0.03) * distance, draft.log_uniform(0.002, 0.02), draft.fps
+    )
     amount = draft.log_uniform(0.03, 0.6) * distance
     pan = side * draft.log_uniform(0.02, 0.5) * t
     if kind == "static":
@@ -179,11 +201,13 @@ def _camera(draft: _Draft, paths: Sequence[Path]) -> Array:
     elif kind == "forward":
         position[:, 1] += side * min(amount, 0.7 * distance) * t
         position[:, 0] += 0.1 * rng.normal() * amount * t
-        target[:, 1] += distance
+        target[:, 1] += max(0.0, distance - target[0, 1])
     elif kind == "orbit":
         angle = pan * 1.5
         position = np.stack([distance * np.sin(angle), -distance * np.cos(angle), position[:, 2]], axis=1)
         target[:] = (0, 0, 0.8)
+        if paths:
+            target[:] = paths[0].position[count // 2] * (0.5, 0.5, 1) + (0, 0, 0.5)
     elif kind == "drastic":
         position += distance * 0.25 * geo.smooth_noise(rng, count, 3, max(8.0, count / 1.5)) * (1, 1, 0.2)
         position[:, 2] = np.maximum(position[:, 2], 0.4)
@@ -212,22 +236,30 @@ def _surroundings(draft: _Draft) -> list[Primitive]:
     def clear(place: Array) -> bool:
         return bool(abs(place[0]) < 0.25 * wide and place[1] < -0.4 * distance)
 
-    if choice < 0.22 and distance < 7:
+    if choice < 0.22 and max(distance, draft.deepest) < 8:
         half = max(2.5, 0.9 * wide)
-        out = settings.room(rng, half, -distance - 2.0, distance * rng.uniform(0.3, 1.5) + 1, max(3.0, draft.eye + 0.8),
-                            clear, int(rng.integers(2, 10)))  # fmt: skip
+        back = max(distance * rng.uniform(0.3, 1.5) + 1, draft.deepest + 0.5)
+        out = surroundings.room(
+            rng, half, -distance - 2.0, back, max(3.0, draft.eye + 0.8), clear, int(rng.integers(2, 10))
+        )
     elif choice < 0.4:
         # Ground and a far backdrop, the commonest background of hand-held video.
-        material = "smooth" if rng.random() < 0.4 else str(rng.choice(["lawn", "road", "soil", "paving"]))
-        far = distance * draft.log_uniform(1.0, 6.0) + 2
-        back = (0.0, far, 0.3 * far)
-        out = [settings.ground(rng, material),
-               settings.wall(back, (rng.normal(0, 0.2), -1, 0), 3 * (far + distance), 0.6 * far,
-                             surface(rng, str(rng.choice(["facade", "leaves", "hills", "wallpaper"]))))]  # fmt: skip
+        material = "smooth" if rng.random() < 0.4 else str(rng.choice(("lawn", "road", "soil", "paving")))
+        far = max(distance * draft.log_uniform(1.0, 6.0) + 2, draft.deepest + 1)
+        out = [
+            surroundings.ground(rng, material),
+            surroundings.wall(
+                (0.0, far, 0.3 * far),
+                (rng.normal(0, 0.2), -1, 0),
+                3 * (far + distance),
+                0.6 * far,
+                surface(rng, str(rng.choice(["facade", "leaves", "hills", "wallpaper"]))),
+            ),
+        ]
     else:
         floor = "smooth" if rng.random() < 0.2 else None
-        far = max(6.0, distance * draft.log_uniform(0.6, 3.0))
-        out = settings.outdoors(rng, clear, far, int(rng.integers(0, 10)), floor)
+        far = max(6.0, distance * draft.log_uniform(0.6, 3.0), draft.deepest + 1)
+        out = surroundings.outdoors(rng, clear, far, int(rng.integers(0, 10)), floor)
     if rng.random() < 0.35:
         out += _near_clutter(draft)
     return out
@@ -241,13 +273,13 @@ def _near_clutter(draft: _Draft) -> list[Primitive]:
         depth = draft.distance * rng.uniform(0.2, 0.8)
         x, y = draft.place(depth, 0.5)
         if rng.random() < 0.5:
-            out += settings.pole(rng, (x, y), draft.eye + depth, depth * draft.log_uniform(0.006, 0.04))
+            out += surroundings.pole(rng, (x, y), draft.eye + depth, depth * draft.log_uniform(0.006, 0.04))
         else:
             leaves = surface(rng, "leaves")
             for _ in range(int(rng.integers(3, 9))):
                 half = depth * rng.uniform(0.01, 0.07, 3)
                 place = np.array([x, y, draft.eye]) + depth * rng.normal(0, (0.08, 0.08, 0.15))
-                out.append(settings.still(Shape.ELLIPSOID, half, place, leaves, "foliage"))
+                out.append(surroundings.still(Shape.ELLIPSOID, half, place, leaves, "foliage"))
     return out
 
 
@@ -262,22 +294,31 @@ def _incoherent(draft: _Draft) -> list[Primitive]:
     kind = str(rng.choice(["water", "smoke", "screen"]))
     reach = view * rng.uniform(0.1, 0.6)
     pixel = depth / draft.focal
-    ripple = Ripple(pixel * draft.log_uniform(0.5, 6.0), reach * rng.uniform(0.2, 0.7), float(rng.uniform(0.2, 1.2)),
-                    int(rng.integers(2**31)))  # fmt: skip
+    ripple = Ripple(
+        pixel * draft.log_uniform(0.5, 6.0),
+        reach * rng.uniform(0.2, 0.7),
+        float(rng.uniform(0.2, 1.2)),
+        int(rng.integers(2**31)),
+    )
     texture = surface(rng, "poster" if kind == "screen" else kind)
     if kind == "water":
-        return [settings.still(Shape.RECTANGLE, (reach, reach, 1), (x, y, 0.03), texture, "water", ripple=ripple)]
+        return [surroundings.still(Shape.RECTANGLE, (reach, reach, 1), (x, y, 0.03), texture, "water", ripple=ripple)]
     if kind == "screen":
         turn = geo.frame_from_axes(np.array([rng.normal(0, 0.2), -1.0, 0.0]), (1.0, 0, 0))
         center = (x, y, draft.eye + rng.uniform(-0.1, 0.1) * depth)
         size = (0.4 * reach, 0.25 * reach, 1)
-        return [settings.still(Shape.RECTANGLE, size, center, texture, "screen", turn=turn, ripple=ripple)]
+        return [surroundings.still(Shape.RECTANGLE, size, center, texture, "screen", turn=turn, ripple=ripple)]
     return [
-        settings.still(Shape.ELLIPSOID, 0.4 * reach * rng.uniform(0.5, 1, 3),
-                       np.array([x, y, draft.eye]) + 0.3 * reach * rng.normal(size=3), texture, "smoke",
-                       ripple=replace(ripple, wavelength=reach * 0.3))
+        surroundings.still(
+            Shape.ELLIPSOID,
+            0.4 * reach * rng.uniform(0.5, 1, 3),
+            np.array([x, y, draft.eye]) + 0.3 * reach * rng.normal(size=3),
+            texture,
+            "smoke",
+            ripple=replace(ripple, wavelength=reach * 0.3),
+        )
         for _ in range(int(rng.integers(2, 6)))
-    ]  # fmt: skip
+    ]
 
 
 def _sway(draft: _Draft, primitives: list[Primitive]) -> list[Primitive]:

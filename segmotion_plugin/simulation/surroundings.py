@@ -11,19 +11,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from segmotion_plugin.simulation import geometry as geo
+from segmotion_plugin.simulation.primitives import CLASS_ID, Primitive, Ripple
 from segmotion_plugin.simulation.shapes import Shape
 from segmotion_plugin.simulation.surfaces import surface
 from segmotion_plugin.simulation.textures import Texture
-from segmotion_plugin.simulation.world import CLASS_ID, Primitive, Ripple
 
 Array = NDArray[np.floating]
 Clear = Callable[[Array], bool]  # says of a place (x, y) whether it must stay free
 
 
 def still(
-    shape: Shape, size: ArrayLike, center: ArrayLike, texture: Texture, name: str, yaw: float = 0.0,
-    turn: Array | None = None, ripple: Ripple | None = None,
-) -> Primitive:  # fmt: skip
+    shape: Shape,
+    size: ArrayLike,
+    center: ArrayLike,
+    texture: Texture,
+    name: str,
+    yaw: float = 0.0,
+    turn: Array | None = None,
+    ripple: Ripple | None = None,
+) -> Primitive:
     """One static primitive."""
     sizes = np.broadcast_to(np.asarray(size, float), 3)
     pose = geo.affine(geo.rotation("z", yaw) if turn is None else turn, np.asarray(center, float))
@@ -34,17 +40,16 @@ def still(
 
 def ground(rng: np.random.Generator, material: str, height: float = 0.0) -> Primitive:
     """An unbounded floor of a material."""
-    return still(
-        Shape.PLANE, 1, (0, 0, height), surface(rng, material), "ground", yaw=float(rng.uniform(0, 2 * np.pi))
-    )
+    return still(Shape.PLANE, 1, (0, 0, height), surface(rng, material), "ground", yaw=float(rng.uniform(0, 2 * np.pi)))
 
 
 def wall(center: ArrayLike, normal: ArrayLike, half_width: float, half_height: float, texture: Texture) -> Primitive:
     """An upright rectangle (or level, when the normal is vertical) that faces along ``normal``."""
     normal = np.asarray(normal, float)
     hint = (0.0, 1.0, 0.0) if abs(normal[2]) > 0.9 else tuple(np.cross((0.0, 0.0, 1.0), normal))
-    return still(Shape.RECTANGLE, (half_width, half_height, 1), center, texture, "wall",
-                 turn=geo.frame_from_axes(normal, hint))  # fmt: skip
+    return still(
+        Shape.RECTANGLE, (half_width, half_height, 1), center, texture, "wall", turn=geo.frame_from_axes(normal, hint)
+    )
 
 
 def buildings(rng: np.random.Generator, distance: float, reach: float, depth: float = 4.0) -> list[Primitive]:
@@ -55,8 +60,16 @@ def buildings(rng: np.random.Generator, distance: float, reach: float, depth: fl
         half = rng.uniform(2.5, 6.0)
         high = rng.uniform(3.0, 8.0)
         back = distance + rng.uniform(0, depth)
-        out.append(still(Shape.BOX, (half, 3.0, high), (x + half, back + 3.0, high), surface(rng, "facade"),
-                         "building", yaw=rng.normal(0, 0.04)))  # fmt: skip
+        out.append(
+            still(
+                Shape.BOX,
+                (half, 3.0, high),
+                (x + half, back + 3.0, high),
+                surface(rng, "facade"),
+                "building",
+                yaw=rng.normal(0, 0.04),
+            )
+        )
         x += 2 * half + (rng.uniform(0.5, 3.0) if rng.random() < 0.4 else 0.02)
     return out
 
@@ -66,8 +79,9 @@ def hills(rng: np.random.Generator, distance: float, count: int = 5) -> list[Pri
     out = []
     for x in np.linspace(-1.6, 1.6, count) * distance:
         size = distance * rng.uniform((0.35, 0.25, 0.12), (0.6, 0.4, 0.3))
-        out.append(still(Shape.ELLIPSOID, size, (x, distance * rng.uniform(1.1, 1.5), 0), surface(rng, "hills"),
-                         "ground"))  # fmt: skip
+        out.append(
+            still(Shape.ELLIPSOID, size, (x, distance * rng.uniform(1.1, 1.5), 0), surface(rng, "hills"), "ground")
+        )
     return out
 
 
@@ -80,8 +94,9 @@ def tree(rng: np.random.Generator, place: ArrayLike, height: float, blobs: int =
     for _ in range(blobs):
         size = height * rng.uniform((0.1, 0.1, 0.08), (0.2, 0.2, 0.16))
         offset = height * rng.normal(0, (0.13, 0.13, 0.1))
-        out.append(still(Shape.ELLIPSOID, size, offset + (x, y, 0.72 * height), leaves, "foliage",
-                         yaw=rng.uniform(0, 6.3)))  # fmt: skip
+        out.append(
+            still(Shape.ELLIPSOID, size, offset + (x, y, 0.72 * height), leaves, "foliage", yaw=rng.uniform(0, 6.3))
+        )
     return out
 
 
@@ -93,8 +108,16 @@ def bush(rng: np.random.Generator, place: ArrayLike, size: float, blobs: int = 5
     for _ in range(blobs):
         half = size * rng.uniform(0.12, 0.4, 3)
         offset = size * rng.normal(0, (0.3, 0.3, 0.0))
-        out.append(still(Shape.ELLIPSOID, half, offset + (x, y, half[2] * 0.8 + size * rng.uniform(0, 0.4)), leaves,
-                         "foliage", yaw=rng.uniform(0, 6.3)))  # fmt: skip
+        out.append(
+            still(
+                Shape.ELLIPSOID,
+                half,
+                offset + (x, y, half[2] * 0.8 + size * rng.uniform(0, 0.4)),
+                leaves,
+                "foliage",
+                yaw=rng.uniform(0, 6.3),
+            )
+        )
     return out
 
 
@@ -127,14 +150,25 @@ def sign(rng: np.random.Generator, place: ArrayLike, size: float, height: float)
     """A printed board on a post."""
     x, y = np.asarray(place, float)
     return [
-        still(Shape.BOX, (size / 2, 0.04, size * 0.35), (x, y, height), surface(rng, "poster"), "sign",
-              yaw=rng.normal(0, 0.4)),
+        still(
+            Shape.BOX,
+            (size / 2, 0.04, size * 0.35),
+            (x, y, height),
+            surface(rng, "poster"),
+            "sign",
+            yaw=rng.normal(0, 0.4),
+        ),
         still(Shape.CYLINDER, (0.04, 0.04, height / 2), (x, y, height / 2), surface(rng, "metal"), "pole"),
-    ]  # fmt: skip
+    ]
 
 
 def scatter(
-    rng: np.random.Generator, count: int, low: Sequence[float], high: Sequence[float], clear: Clear, indoor: bool = False
+    rng: np.random.Generator,
+    count: int,
+    low: Sequence[float],
+    high: Sequence[float],
+    clear: Clear,
+    indoor: bool = False,
 ) -> list[Primitive]:
     """Random clutter in a range of places (x, y), away from where the action is.
 
@@ -197,7 +231,13 @@ def outdoors(
 
 
 def room(
-    rng: np.random.Generator, half_width: float, front: float, back: float, height: float, clear: Clear, clutter: int = 8
+    rng: np.random.Generator,
+    half_width: float,
+    front: float,
+    back: float,
+    height: float,
+    clear: Clear,
+    clutter: int = 8,
 ) -> list[Primitive]:
     """A closed room with posters and furniture; x from -half_width to half_width, y from front to back."""
     middle, half_depth = (front + back) / 2, (back - front) / 2
