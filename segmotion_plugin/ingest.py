@@ -52,8 +52,13 @@ def ingest(path: Path, space: Workspace, settings: MaskSettings, console: Consol
     key = source_key(path, settings)
     raw = space.work / "frames.raw"
     if not (space.done("frames", key) and raw.is_file()):
+        try:
+            info = _decode(path, raw, settings, console)
+        except (SegmotionError, OSError):
+            space.discard()
+            raise
         space.forget(*list(space.state["stages"]))
-        space.finish("frames", key, _decode(path, raw, settings, console))
+        space.finish("frames", key, info)
     info = space.info("frames")
     frames = RawStore(raw, (*info["work_size"][::-1], 3), np.uint8)
     selected = select(len(info["source"]), settings.every, settings.target_frames)

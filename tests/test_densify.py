@@ -1,0 +1,89 @@
+"""The cut finds the cheapest border, appearance learns from weighted labels, pixels get the object of their tracks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segmotion_plugin import Tracks
+from segmotion_plugin.densify.appearance import Samples, fit_logistic
+from segmotion_plugin.densify.cut import cut, edge_weight
+from segmotion_plugin.densify.dense import assign_objects, enlarge
+
+
+def test_the_cut_removes_noise_and_keeps_the_object() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((60, 80), bool)
+    truth[15:45, 20:60] = True
+    evidence = (np.where(truth, 1.0, -1.0) + rng.normal(0, 1.5, truth.shape)).astype(np.float32)
+    weight = np.full(truth.shape, 1.5, np.float32)
+    found = cut(evidence, weight, weight, steps=200) > 0.5
+    assert np.mean(found != truth) < 0.02
+    assert np.mean((evidence > 0) != truth) > 0.1
+
+
+def test_the_cut_costs_no_more_than_any_other_mask() -> None:
+    rng = np.random.default_rng(1)
+    evidence = rng.normal(0, 1, (12, 14)).astype(np.float32)
+    weight_x, weight_y = (rng.uniform(0.1, 0.6, evidence.shape).astype(np.float32) for _ in range(2))
+    weight_x[:, -1], weight_y[-1] = 0, 0
+
+    def cost(mask: np.ndarray) -> float:
+        u = mask.astype(np.float32)
+        borders = (weight_x[:, :-1] * np.abs(np.diff(u, axis=1))).sum() + (weight_y[:-1] * np.abs(np.diff(u, axis=0))).sum()
+        return float(borders - (evidence * u).sum())
+
+    best = cost(cut(evidence, weight_x, weight_y, steps=2000) > 0.5)
+    for _ in range(300):
+        assert best <= cost(rng.random(evidence.shape) < 0.5) + 1e-3
+        flipped = cut(evidence, weight_x, weight_y, steps=2000) > 0.5 if _ == 0 else flipped
+        changed = flipped.copy()
+        changed[rng.integers(12), rng.integers(14)] ^= True
+        assert best <= cost(changed) + 1e-3
+
+
+def test_borders_are_cheap_on_image_edges() -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 15:] = 200
+    across, _ = edge_weight(image, 4.0)
+    assert across[10, 14] < 0.2 * across[10, 5]
+
+
+def test_the_regression_finds_the_separating_direction() -> None:
+    rng = np.random.default_rng(2)
+    inputs = rng.normal(size=(4000, 3)).astype(np.float32)
+    true = np.array([2.0, -1.0, 0.0])
+    target = (rng.random(4000) < 1 / (1 + np.exp(-(inputs @ true + 0.5)))).astype(np.float32)
+    weights = fit_logistic(Samples(inputs, target, np.ones(4000), np.zeros(4000)), ridge=0.1, steps=20)
+    np.testing.assert_allclose(weights, [2.0, -1.0, 0.0, 0.5], atol=0.2)
+
+
+def test_samples_without_weight_do_not_count() -> None:
+    inputs = np.array([[1.0], [-1.0], [1.0], [-1.0]], np.float32)
+    target = np.array([1.0, 0.0, 0.0, 1.0], np.float32)
+    weights = fit_logistic(Samples(inputs, target, np.array([1.0, 1.0, 0.0, 0.0]), np.zeros(4)), ridge=0.1, steps=20)
+    assert weights[0] > 0.5
+
+
+def test_pixels_belong_to_the_nearest_track() -> None:
+    dynamic = np.zeros((20, 40), bool)
+    dynamic[5:15, 4:36] = True
+    xy = np.array([[16.0, 20.0], [64.0, 20.0], [40.0, 2.0]], np.float32)
+    labels = assign_objects(dynamic, xy, np.array([2, 1, 0]))
+    assert labels[10, 6] == 2 and labels[10, 34] == 1 and labels[2, 20] == 0
+    big = enlarge(dynamic.astype(np.float32), labels, 80, 40)
+    assert big.shape == (40, 80) and set(np.unique(big)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_movers_far_from_each_other_are_different_objects(apart: bool) -> None:
+    from segmotion_plugin.densify.objects import group
+
+    rng = np.random.default_rng(3)
+    frames = 8
+    start = np.concatenate([rng.uniform(0, 20, (30, 2)), rng.uniform(0, 20, (30, 2)) + (200 if apart else 5)])
+    xy = start[:, None] + np.arange(frames)[None, :, None] * np.array([3.0, 0.0])
+    tracks = Tracks.from_dense(xy.astype(np.float32), np.ones((60, frames), bool))
+    object_id = group(tracks, np.ones(60, bool), [(0, frames)], radius=15.0)
+    assert len(set(object_id.tolist())) == (2 if apart else 1)
+    assert (object_id > 0).all()
