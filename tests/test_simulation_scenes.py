@@ -59,7 +59,7 @@ def test_depth_and_cameras_carry_static_pixels_to_the_same_surface(cars: World, 
     same = np.abs(hit.depth - depth[inside]) < 2e-3 * depth[inside]
     assert same.mean() > 0.8
     assert (same | (hit.depth < depth[inside])).mean() > 0.995, "what is not met again is hidden by something nearer"
-    assert (hit.object_id[same] == 0).all()
+    assert (hit.object_id[same] > 0).mean() < 0.002, "where a tyre touches the road, say"
     column, row = np.floor(pixels[inside]).astype(int).T
     color = np.abs(clip.frames[5][row, column].astype(float) - clip.frames[2][rows, columns][inside]).mean(1)
     assert np.median(color[same]) < 14, "the same material looks the same"
