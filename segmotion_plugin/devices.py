@@ -39,11 +39,15 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 @contextlib.contextmanager
-def inference(device: torch.device, half: bool = True) -> Iterator[None]:
-    """No gradients, and half precision where it pays (CUDA)."""
+def inference(device: torch.device, half: bool = True, wide: bool = False) -> Iterator[None]:
+    """No gradients, and half precision on CUDA.
+
+    `wide` takes bfloat16, on the CPU too: SAM 2 stores its memories in it and does not run without.
+    """
     import torch
 
-    with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half and device.type == "cuda"):
+    kind = torch.bfloat16 if wide else torch.float16
+    with torch.inference_mode(), torch.autocast(device.type, kind, enabled=wide or (half and device.type == "cuda")):
         yield
 
 

@@ -147,6 +147,19 @@ CATALOGUE: dict[str, Weights] = {
         _sam2("base_plus", 324, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
         _sam2("large", 898, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
         Weights(
+            "sam2.1-large-transformers",
+            "masks",
+            "Apache-2.0",
+            True,
+            898,
+            (
+                ("config.json", "00446988cf4d617118d2d347eabe2c46aebed744628facdd540508be30b69ec3"),
+                ("model.safetensors", "dc407dce21301fd94abb395c5099b4f2c455fdc8a8f261ac3d0ea6d4cd197230"),
+            ),
+            repo="facebook/sam2.1-hiera-large",
+            revision="665f8e2ad61cf5f53d65644ff27c8ee525124610",
+        ),
+        Weights(
             "seganymo",
             "motion",
             "not stated (code MIT)",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 CPU_HEAD_WIDTH = 16
 """Heads narrower than one vector register are padded to this width on the CPU: the kernel is 1.6 times faster so."""
 
-TRACK_CHUNK = 1024
+TRACK_CHUNK = 256
 """Tracks whose channels and temporal attention are computed at once; bounds the memory beside the tokens."""
 
 

@@ -1,0 +1,1 @@
+"""Monocular depth. One file per model behind the protocol of `base`."""
