@@ -148,7 +148,9 @@ def _write_tracks_3d(folder: Path, truth: SimulatedTracks, cameras: Cameras) -> 
         unc_metric=np.zeros((count, len(ids)), np.float32),
         object_id=truth.object_id[ids],
         depth_source=np.full(len(ids), "depth-model"),
+        track_index=np.arange(len(ids), dtype=np.int32),
         frame_index=frames,
+        names=np.array(cameras.names),
     )
 
 
