@@ -1,0 +1,1 @@
+"""Published methods, written from their papers, to be compared with on the same data."""

@@ -1,0 +1,196 @@
+"""Readers of benchmark sequences: images and true object labels per frame.
+
+Two layouts are understood: `ROOT/SEQUENCE/{images,masks}`, and that of the DAVIS downloads,
+`ROOT/JPEGImages/480p/SEQUENCE` with `ROOT/Annotations/480p/SEQUENCE`. Images and masks belong together by file stem.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.clip import IMAGE_SUFFIXES, natural_key
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.masks import read_grey
+
+_DAVIS16_MOVING = (
+    "blackswan bmx-trees car-shadow cows dance-twirl dog drift-chicane drift-straight goat horsejump-high kite-surf libby "
+    "motocross-jump paragliding-launch parkour soapbox"
+).split()
+SEQUENCE_LISTS: dict[str, list[str]] = {
+    "davis16-moving": _DAVIS16_MOVING,
+    "davis16-val": sorted([*_DAVIS16_MOVING, "breakdance", "camel", "car-roundabout", "scooter-black"]),
+    "davis17-moving": sorted(
+        [*_DAVIS16_MOVING, "bike-packing", "dogs-jump", "judo", "mbike-trick", "pigs", "shooting"]
+    ),
+}
+"""Named selections: the validation split of DAVIS 2016, and the sequences of DAVIS 2016 and 2017 whose labelled objects
+move (Dave et al., "Towards Segmenting Anything That Moves", ICCV workshops 2019)."""
+
+
+@dataclass(frozen=True)
+class VideoSequence:
+    """A sequence with truth on every frame.
+
+    Attributes:
+        name: the sequence's name.
+        images: T image files in frame order.
+        masks: T mask files in the same order.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def images_folder(self) -> Path:
+        return self.images[0].parent
+
+    @functools.cached_property
+    def values(self) -> list[int]:
+        """Values that the mask files hold besides 0."""
+        found = np.zeros(256, dtype=bool)
+        for path in self.masks:
+            found[np.unique(read_grey(path))] = True
+        return [int(value) for value in np.flatnonzero(found) if value]
+
+    @property
+    def void(self) -> int | None:
+        """255 where the files hold other ids beside it (pixels that DAVIS 2017 does not score), else None."""
+        return 255 if 255 in self.values and len(self.values) > 1 else None
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the files tell objects apart; masks of 0 and 255 tell only that something moves."""
+        return bool(self.values) and self.values != [255]
+
+    def labels(self) -> Iterator[np.ndarray]:
+        """T label images H×W uint8, one at a time: 0 = static, k = object k (1 in masks of 0 and 255), `void` where set."""
+        for path in self.masks:
+            labels = read_grey(path)
+            yield labels if self.has_ids else (labels > 0).astype(np.uint8)
+
+    def dynamic(self) -> Iterator[np.ndarray]:
+        """T masks H×W bool of all objects together, one at a time; void pixels are static."""
+        for labels in self.labels():
+            yield (labels > 0) & (labels != self.void) if self.void is not None else labels > 0
+
+
+def davis_sequences(
+    root: Path | str,
+    names: Iterable[str] | str | Path | None = None,
+    *,
+    resolution: str = "480p",
+    annotations: str = "Annotations",
+) -> list[VideoSequence]:
+    """The sequences under a root folder, in either layout, sorted by name.
+
+    Args:
+        root: the data set's folder.
+        names: sequences to take, or one of `SEQUENCE_LISTS`, or a text file that lists them (a name per line, or the DAVIS
+            2016 form with image and mask paths); all that are there when absent.
+        resolution: folder between `JPEGImages` and the sequences of the official layout.
+        annotations: `Annotations`, or `Annotations_unsupervised` for the objects of the unsupervised DAVIS 2017 task.
+
+    Raises:
+        SegmotionError: no such folder, neither layout, a sequence that is not there, or images and masks that do not pair up.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise SegmotionError(f"{root}: no such folder of sequences")
+    official = root / "JPEGImages" / resolution
+    if official.is_dir():
+        truth_root = root / annotations / resolution
+        if not truth_root.is_dir():
+            raise SegmotionError(f"{truth_root}: no such folder; {root} has images in the DAVIS layout but no masks there")
+        folders = {path.name: (path, truth_root / path.name) for path in official.iterdir() if path.is_dir()}
+    else:
+        folders = {
+            path.name: (path / "images", path / "masks") for path in root.iterdir() if (path / "images").is_dir()
+        }
+    if not folders:
+        raise SegmotionError(
+            f"{root}: no sequences found.\nExpected SEQUENCE/images and SEQUENCE/masks, or "
+            f"JPEGImages/{resolution}/SEQUENCE and {annotations}/{resolution}/SEQUENCE."
+        )
+    wanted = sorted(folders) if names is None else _names(names)
+    missing = [name for name in wanted if name not in folders]
+    if missing:
+        raise SegmotionError(
+            f"{root}: no sequence named {', '.join(missing)}.\nThere are: {', '.join(sorted(folders))}"
+        )
+    return [paired_sequence(name, *folders[name]) for name in wanted]
+
+
+def paired_sequence(name: str, images: Path, masks: Path) -> VideoSequence:
+    """A sequence from a folder of images and a folder of masks with the same stems.
+
+    Raises:
+        SegmotionError: a folder is missing or empty, or a file has no partner.
+    """
+    image_files, mask_files = list_images(images), {path.stem: path for path in list_images(masks)}
+    for without, others, what in (
+        ([path.stem for path in image_files if path.stem not in mask_files], masks, "mask"),
+        (sorted(set(mask_files) - {path.stem for path in image_files}), images, "image"),
+    ):
+        if without:
+            raise SegmotionError(
+                f"{others}: {len(without)} of the frames of {name} have no {what} here, the first is {without[0]}"
+            )
+    return VideoSequence(name, tuple(image_files), tuple(mask_files[path.stem] for path in image_files))
+
+
+def list_images(folder: Path | str) -> list[Path]:
+    """Image files of a folder in natural order.
+
+    Raises:
+        SegmotionError: no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SegmotionError(f"{folder}: no such folder")
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise SegmotionError(f"{folder}: no images in this folder")
+    return sorted(files, key=lambda path: (natural_key(path.name), path.name))
+
+
+def label_files(folder: Path | str, count: int) -> Iterator[np.ndarray]:
+    """Predicted label images H×W uint8 of a folder in natural order of their names, one at a time.
+
+    Masks of 0 and 255 become 0 and 1, so that they count as one object.
+
+    Raises:
+        SegmotionError: no such folder, or not `count` images in it.
+    """
+    files = list_images(folder)
+    if len(files) != count:
+        raise SegmotionError(f"{folder}: {len(files)} predicted masks for {count} frames; one per frame is needed")
+    for path in files:
+        labels = read_grey(path)
+        yield np.where(labels == 255, np.uint8(1), labels)
+
+
+def _names(names: Iterable[str] | str | Path) -> list[str]:
+    if not isinstance(names, str | Path):
+        return list(names)
+    if str(names) in SEQUENCE_LISTS:
+        return SEQUENCE_LISTS[str(names)]
+    path = Path(names)
+    if not path.is_file():
+        raise SegmotionError(f"{names}: neither a list file nor one of {', '.join(sorted(SEQUENCE_LISTS))}")
+    found: dict[str, None] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = line.split()
+        if entry:  # "blackswan", or "/JPEGImages/480p/blackswan/00000.jpg /Annotations/480p/blackswan/00000.png"
+            found[Path(entry[0]).parent.name if Path(entry[0]).suffix else entry[0]] = None
+    if not found:
+        raise SegmotionError(f"{path}: the list names no sequence")
+    return list(found)
