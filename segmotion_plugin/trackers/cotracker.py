@@ -151,6 +151,11 @@ class _Remembered:
         self.features.clear()
 
 
+def cached_code(hub: str | Path) -> Path:
+    """Where `torch.hub` keeps the pinned commit."""
+    return Path(hub) / f"{REPOSITORY.replace('/', '_')}_{COMMIT}"
+
+
 def build_predictor(online: bool = False, source: str | Path | None = None) -> Any:
     """The repository's predictor with random weights.
 
@@ -175,7 +180,7 @@ def build_predictor(online: bool = False, source: str | Path | None = None) -> A
         if online:
             return installed.CoTrackerOnlinePredictor(checkpoint=None, window_len=16, v2=False)
         return installed.CoTrackerPredictor(checkpoint=None, window_len=60, v2=False)
-    cached = Path(torch.hub.get_dir()) / f"{REPOSITORY.replace('/', '_')}_{COMMIT}"
+    cached = cached_code(torch.hub.get_dir())
     by_hand = f"By hand: git clone https://github.com/{REPOSITORY} (CC-BY-NC-4.0), then --tracker-source FOLDER."
     if not cached.is_dir() and os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         raise SegmotionError(f"the code of CoTracker3 is not here, and HF_HUB_OFFLINE forbids the download.\n{by_hand}")
