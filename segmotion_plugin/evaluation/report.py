@@ -16,7 +16,7 @@ from segmotion_plugin.evaluation.datasets import VideoSequence, label_files
 from segmotion_plugin.evaluation.davis import boundary_map
 from segmotion_plugin.files import write_json, write_png, write_text
 
-_TRUTH_COLOUR, _PREDICTED_COLOUR = (60, 220, 60), (255, 60, 60)
+_TRUTH_COLOUR, _PREDICTED_COLOUR, _BOTH_COLOUR = (60, 220, 60), (255, 60, 60), (255, 225, 40)
 _TILE_WIDTH, _COLUMNS = 320, 3
 
 
@@ -123,10 +123,10 @@ def worst_frames(
 
 
 def contact_sheet(path: Path, frames: Sequence[SheetFrame], title: str) -> None:
-    """Write a PNG of frames with the outlines of truth (green) and prediction (red), worst first."""
+    """Write a PNG of frames with the outlines of truth (green), prediction (red) and both (yellow), worst first."""
     tiles = [_tile(item) for item in frames]
     header = np.full((34, _TILE_WIDTH * min(_COLUMNS, max(len(tiles), 1)), 3), 255, np.uint8)
-    _write(header, f"{title}: truth green, predicted red", (8, 22), (20, 20, 20))
+    _write(header, f"{title}: truth green, predicted red, both yellow", (8, 22), (20, 20, 20))
     rows = []
     for start in range(0, len(tiles), _COLUMNS):
         row = tiles[start : start + _COLUMNS]
@@ -138,11 +138,12 @@ def contact_sheet(path: Path, frames: Sequence[SheetFrame], title: str) -> None:
     write_png(path, np.concatenate([header, *rows], axis=0))
 
 
-def outlined(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thickness: int = 2) -> np.ndarray:
-    """A copy of an H×W×3 image with the outline of an H×W mask drawn in a colour."""
-    line = cv2.dilate(boundary_map(mask), np.ones((thickness, thickness), np.uint8)) > 0
+def outlined(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, thickness: int = 2) -> np.ndarray:
+    """A copy of an H×W×3 image with two masks' outlines: truth green, prediction red, both yellow."""
+    brush = np.ones((thickness, thickness), np.uint8)
+    true_line, line = (cv2.dilate(boundary_map(mask), brush) > 0 for mask in (truth, predicted))
     image = image.copy()
-    image[line] = colour
+    image[true_line], image[line], image[true_line & line] = _TRUTH_COLOUR, _PREDICTED_COLOUR, _BOTH_COLOUR
     return image
 
 
@@ -152,9 +153,11 @@ def _tile(item: SheetFrame) -> np.ndarray:
     predicted = _nth(label_files(item.labels, len(item.sequence)), item.frame) > 0
     height = max(1, round(image.shape[0] * _TILE_WIDTH / image.shape[1]))
     image = cv2.resize(image, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-    for mask, colour in ((truth, _TRUTH_COLOUR), (predicted, _PREDICTED_COLOUR)):
-        small = cv2.resize(mask.astype(np.uint8), (_TILE_WIDTH, height), interpolation=cv2.INTER_NEAREST)
-        image = outlined(image, small, colour)
+    small_truth, small = (
+        cv2.resize(mask.astype(np.uint8), (_TILE_WIDTH, height), interpolation=cv2.INTER_NEAREST)
+        for mask in (truth, predicted)
+    )
+    image = outlined(image, small_truth, small)
     caption = np.full((24, _TILE_WIDTH, 3), 245, np.uint8)
     text = f"{item.sequence.name} {item.frame}  J {item.region:.2f}  F {item.boundary:.2f}"
     _write(caption, text, (6, 16), (20, 20, 20))

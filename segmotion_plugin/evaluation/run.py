@@ -14,7 +14,7 @@ from segmotion_plugin.evaluation.datasets import SEQUENCE_LISTS, davis_sequences
 from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share
 from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, worst_frames, write_report
-from segmotion_plugin.evaluation.scoring import cached, predict_labels, score_sequence
+from segmotion_plugin.evaluation.scoring import cached, predict_labels, result_line, score_sequence
 
 DAVIS_COLUMNS = (
     "J", "F", "JF", "seconds_per_frame", "share_masked", "share_truth", "object_J", "objects", "objects_found", "count_right",
@@ -77,12 +77,12 @@ def evaluate_davis(
             }
             result = cached(out / method.name / "sequences" / f"{sequence.name}.json", key, resume, compute)
             row = {"sequence": sequence.name, **{k: v for k, v in result.items() if k not in ("frames", "labels")}}
-            say(_line(method.name, row))
+            say(result_line(method.name, row))
             rows.append(row)
             if Path(result["labels"]).is_dir():
                 scored.append((sequence, Path(result["labels"]), result["frames"]))
         evaluation = Evaluation.of(method.name, rows)
-        say(_line(method.name, {"sequence": f"mean of {len(rows)}", **evaluation.mean}))
+        say(result_line(method.name, {"sequence": f"mean of {len(rows)}", **evaluation.mean}))
         contact_sheet(out / method.name / "worst.png", worst_frames(scored), f"{method.name}, worst frames")
         evaluations.append(evaluation)
     name = sequences if isinstance(sequences, str) and sequences in SEQUENCE_LISTS else f"{len(found)} sequences"
@@ -136,7 +136,7 @@ def evaluate_static(
             key = {"method": method.name, "settings": settings, "images": str(images.resolve()), "frames": count}
             result = cached(out / method.name / "sequences" / f"{name}.json", key, resume, compute)
             rows.append({"sequence": name, **result})
-            say(_line(method.name, rows[-1]))
+            say(result_line(method.name, rows[-1]))
         evaluations.append(Evaluation.of(method.name, rows))
     write_report(out, "Pixels masked where nothing moves", evaluations, STATIC_COLUMNS)
     return evaluations
@@ -149,15 +149,3 @@ def _images_of(clip: Path) -> Path:
 def _clip_name(clip: Path) -> str:
     clip = clip.resolve()
     return clip.parent.name if clip.name == "images" else clip.name
-
-
-def _line(method: str, row: dict[str, Any]) -> str:
-    """One line for the terminal: what this kind of evaluation is about, in a fixed order."""
-    parts = [f"{method:12s} {row['sequence']:24s}"]
-    for key, name, form in (
-        ("J", "J", ".3f"), ("F", "F", ".3f"), ("JF", "J&F", ".3f"), ("object_J", "object J", ".3f"),
-        ("share_masked", "masked", ".2%"), ("seconds_per_frame", "s/frame", ".3f"),
-    ):  # fmt: skip
-        if isinstance(row.get(key), float):
-            parts.append(f"{name} {row[key]:{form}}")
-    return "  ".join(parts)

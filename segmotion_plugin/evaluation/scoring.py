@@ -49,7 +49,7 @@ def predict_labels(method: Method, name: str, images: Path, count: int, out: Pat
         folder = out / "predictions" / name
         made = -1
         for made, labels in enumerate(result):
-            if labels.ndim != 2 or not (labels.dtype == bool or np.issubdtype(labels.dtype, np.integer)):
+            if labels.ndim != 2 or labels.dtype.kind not in "bui":
                 raise SegmotionError(
                     f"{method.name}: masks must be H×W whole numbers, got {labels.dtype} of shape {labels.shape} on {name}"
                 )
@@ -138,6 +138,18 @@ def cached(path: Path, key: dict[str, Any], resume: bool, compute: Callable[[], 
     result = compute()
     write_json(path, {"key": key, "result": result})
     return result
+
+
+def result_line(method: str, row: dict[str, Any]) -> str:
+    """One line for the terminal: what this kind of evaluation is about, in a fixed order."""
+    parts = [f"{method:12s} {row['sequence']:24s}"]
+    for key, name, form in (
+        ("J", "J", ".3f"), ("F", "F", ".3f"), ("JF", "J&F", ".3f"), ("object_J", "object J", ".3f"),
+        ("share_masked", "masked", ".2%"), ("seconds_per_frame", "s/frame", ".3f"),
+    ):  # fmt: skip
+        if isinstance(row.get(key), float):
+            parts.append(f"{name} {row[key]:{form}}")
+    return "  ".join(parts)
 
 
 def _dynamic(labels: Iterator[np.ndarray], sequence: VideoSequence) -> Iterator[np.ndarray]:

@@ -24,7 +24,7 @@ def track_truth(tracks: Tracks, truth: Iterable[np.ndarray]) -> np.ndarray:
     Raises:
         SegmotionError: not one mask per frame.
     """
-    votes = np.zeros((len(tracks), 256), dtype=np.int32)
+    votes = np.zeros((len(tracks), 256), dtype=np.uint16)
     frame = -1
     for frame, labels in enumerate(truth):
         if frame >= tracks.num_frames:
@@ -32,11 +32,11 @@ def track_truth(tracks: Tracks, truth: Iterable[np.ndarray]) -> np.ndarray:
         ids, xy = tracks.observations_at(frame)
         column, row = np.floor(xy).astype(int).T.reshape(2, -1)
         inside = (row >= 0) & (row < labels.shape[0]) & (column >= 0) & (column < labels.shape[1])
-        votes[ids[inside], labels[row[inside], column[inside]]] += 1
+        votes[ids[inside], labels[row[inside], column[inside]].astype(np.intp)] += 1
     if frame + 1 != tracks.num_frames:
         count = "more" if frame >= tracks.num_frames else str(frame + 1)
         raise SegmotionError(f"the tracks span {tracks.num_frames} frames, but there are {count} masks")
-    seen = votes.sum(axis=1)
+    seen = votes.sum(axis=1, dtype=np.int64)
     on_objects = seen - votes[:, 0]
     best = votes[:, 1:].argmax(axis=1) + 1
     return np.where(seen == 0, -1, np.where(2 * on_objects > seen, best, 0)).astype(np.int32)
@@ -71,7 +71,7 @@ def f1_score(predicted: np.ndarray, positive: np.ndarray) -> float:
         raise SegmotionError(f"decisions {predicted.shape} and truth {positive.shape} differ in shape")
     hits = np.count_nonzero(predicted & positive)
     wrong = np.count_nonzero(predicted ^ positive)
-    return 1.0 if hits + wrong == 0 else 2.0 * hits / (2 * hits + wrong)
+    return 1.0 if hits + wrong == 0 else float(2.0 * hits / (2 * hits + wrong))
 
 
 def best_f1(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
