@@ -35,7 +35,7 @@ class NormalisedFrames:
 
         if not 0 <= index < len(self):
             raise IndexError(index)
-        image = torch.from_numpy(np.ascontiguousarray(self.frames[self.start + index])).permute(2, 0, 1)[None].float() / 255
+        image = torch.from_numpy(np.array(self.frames[self.start + index])).permute(2, 0, 1)[None].float() / 255
         image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)[0]
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
         return (image - mean) / std

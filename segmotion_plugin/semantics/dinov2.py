@@ -133,7 +133,7 @@ def prepared(frame: np.ndarray, height: int, width: int, device: Any) -> Any:
     import torch
     import torch.nn.functional as F
 
-    pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None].float() / 255
     if pixels.shape[2:] != (height, width):
         pixels = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
