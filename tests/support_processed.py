@@ -77,12 +77,8 @@ def write_processed(
         }
         for name, frame in zip(names, selected.tolist(), strict=True)
     ]
-    write_json(
-        folder / "motion" / "frames.json", {"fps": clip.fps, "frame_count": total, "shots": [[0, total]], "images": entries}
-    )
-    cameras = Cameras(
-        names, selected, width, height, clip.cameras.model, clip.cameras.params, clip.cameras.cam_from_world[selected]
-    )
+    write_json(folder / "motion" / "frames.json", {"fps": clip.fps, "frame_count": total, "shots": [[0, total]], "images": entries})
+    cameras = Cameras(names, selected, width, height, clip.cameras.model, clip.cameras.params, clip.cameras.cam_from_world[selected])
     if tracks is not None:
         summary.tracks, summary.moving_tracks = _write_tracks(folder, tracks, width, height)
         if tracks_3d:
