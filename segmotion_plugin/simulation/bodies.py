@@ -206,10 +206,10 @@ def car(path: Path, seed: int, object_id: int = 0, length: float = 4.3) -> list[
     return out
 
 
-def truck(path: Path, seed: int, object_id: int = 0, length: float = 7.0) -> list[Primitive]:
-    """A lorry or bus: a long printed box, a cab, wheels."""
+def truck(path: Path, seed: int, object_id: int = 0, length: float = 7.0, cover: str = "print") -> list[Primitive]:
+    """A lorry or bus: a long box covered with a material, a cab, wheels."""
     rng = np.random.default_rng([seed, 4])
-    side_print, paint, glass, tyre = (surface(rng, kind) for kind in ("print", "paint", "glass", "tyre"))
+    side_print, paint, glass, tyre = (surface(rng, kind) for kind in (cover, "paint", "glass", "tyre"))
     width, high, radius = 0.34 * length, rng.uniform(0.4, 0.5) * length, 0.07 * length
     out = []
 

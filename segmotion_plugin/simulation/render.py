@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,10 +69,20 @@ def render(world: World, progress: Callable[[int], None] | None = None) -> Simul
     return clip
 
 
-def render_frames(world: World) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]]:
-    """Yields image (H x W x 3), labels (H x W) and depth (H x W) of one frame after the other, in flat memory."""
+def render_frames(
+    world: World, frames: Iterable[int] | None = None
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]]:
+    """Renders one frame after the other, in flat memory.
+
+    Args:
+        world: The world; its ``effects`` are applied.
+        frames: Which frames; all when none.
+
+    Yields:
+        Image (H x W x 3 uint8), labels (H x W uint8) and depth (H x W float32), as in :class:`SimulatedClip`.
+    """
     painter = Painter(world)
-    for frame in range(world.num_frames):
+    for frame in range(world.num_frames) if frames is None else frames:
         image, labels, depth = _expose(world, painter, frame)
         yield develop(image, world.effects, frame), labels, depth
 

@@ -150,7 +150,7 @@ def texture_coordinates(shape: Shape, local: Array, size: Array, period: float) 
         axis = _box_axis(local)
         # Side faces keep the vertical axis as v, so bricks and windows stand upright.
         u = np.where(axis == 0, scaled[:, 1], scaled[:, 0])
-        v = np.where(axis == 2, scaled[:, 1], scaled[:, 2])
+        v = np.where(axis == 2, scaled[:, 1], -scaled[:, 2])
         offset = axis * np.float32(0.37) + np.float32(0.19) * (local[np.arange(len(local)), axis] > 0)
         return u + offset, v + offset
     around = float(np.hypot(size[0], size[1])) / np.sqrt(2) * 2 * np.pi / period

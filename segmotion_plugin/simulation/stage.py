@@ -14,6 +14,7 @@ from segmotion_plugin.simulation.primitives import Primitive
 from segmotion_plugin.simulation.world import Effects, Look, World
 
 Array = NDArray[np.floating]
+_FASTEST = 0.02  # camera travel per frame, as a share of the distance to the action
 
 
 @dataclass
@@ -51,10 +52,12 @@ class Stage:
         return aim(start + sway, np.broadcast_to(target, (self.num_frames, 3)), turn)
 
     def dolly(self, distance: float, travel: float, height: float = 1.6, forward: float = 0.15) -> Array:
-        """Camera positions (T x 3) that pass sideways in front of the origin and approach a little."""
-        side = self.side()
+        """Camera positions (T x 3) that pass the origin sideways (to the left when negative) and approach a little."""
+        # Short clips cover less, at a speed that people walk and that optical flow can follow.
+        travel = float(np.clip(travel, -_FASTEST * distance * self.num_frames, _FASTEST * distance * self.num_frames))
         t = self.progress
-        return np.stack([side * travel * t, -distance + forward * travel * t, height + 0.08 * travel * t], axis=1)
+        ahead = abs(travel) * t
+        return np.stack([travel * t, -distance + forward * ahead, height + 0.08 * ahead], axis=1)
 
     def world(self, primitives: list[Primitive], cameras: Array) -> World:
         """Puts it together under random light."""

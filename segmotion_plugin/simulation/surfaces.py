@@ -28,9 +28,10 @@ _MATERIALS: dict[str, tuple[tuple[str, ...], tuple[float, float], float, tuple[f
     "soil": (("noise", "spots", "asphalt"), (2.5, 6.0), 1.0, (0.05, 0.13, 0.15, 0.55, 0.3, 0.8)),
     "floor": (("wood", "checker", "spots"), (1.2, 3.0), 1.0, (0.04, 0.13, 0.15, 0.6, 0.3, 0.85)),
     "smooth": (("plain",), (3.0, 6.0), 1.0, (0, 1, 0, 0.25, 0.4, 0.9)),
-    "facade": (("windows", "bricks", "windows"), (4.0, 8.0), 1.0, (0.02, 0.16, 0.1, 0.45, 0.45, 0.9)),
+    "facade": (("windows", "bricks", "windows", "poster"), (10.0, 14.0), 1.0, (0.02, 0.16, 0.1, 0.45, 0.45, 0.9)),
     "wallpaper": (("spots", "poster", "stripes", "noise", "bricks"), (1.2, 2.8), 0.9, (0, 1, 0.05, 0.5, 0.4, 0.95)),
     "poster": (("poster",), (0.8, 1.5), 1.0, (0, 1, 0.3, 1.0, 0.3, 1.0)),
+    "banner": (("mosaic",), (2.6, 3.0), 1.2, (0, 1, 0.3, 1.0, 0.1, 1.0)),
     "bark": (("wood", "bricks", "noise"), (0.4, 0.9), 1.0, (0.04, 0.1, 0.15, 0.5, 0.2, 0.6)),
     "metal": (("noise", "stripes", "asphalt"), (0.3, 0.8), 0.8, (0, 1, 0, 0.5, 0.3, 0.9)),
     "leaves": (("foliage", "grass"), (0.7, 1.6), 1.0, (0.15, 0.36, 0.3, 0.85, 0.2, 0.75)),
@@ -57,4 +58,5 @@ def surface(rng: np.random.Generator, material: str) -> Texture:
         tone = float(np.clip(value + rng.normal(0, 0.08), 0.04, 1))
         colors.append(colorsys.hsv_to_rgb(shade, rng.uniform(sat_low, sat_high), tone))
     kind = kinds[rng.integers(len(kinds))]
-    return Texture(kind, int(rng.integers(2**31)), tuple(colors), float(rng.uniform(*periods)), contrast)
+    size = 1024 if material == "banner" else 512
+    return Texture(kind, int(rng.integers(2**31)), tuple(colors), float(rng.uniform(*periods)), contrast, size)

@@ -105,7 +105,7 @@ def _asphalt(rng: np.random.Generator, size: int, colors: Field) -> Field:
 
 
 def _bricks(rng: np.random.Generator, size: int, colors: Field) -> Field:
-    rows, cols = int(rng.choice([8, 16])), int(rng.choice([4, 8]))
+    rows, cols = int(rng.choice([8, 16, 32])), int(rng.choice([4, 8, 16]))
     u, v = _grid(size)
     row = np.floor(v * rows).astype(int) % rows
     shifted = (u * cols + 0.5 * (row % 2)) % cols
@@ -157,14 +157,17 @@ def _wood(rng: np.random.Generator, size: int, colors: Field) -> Field:
 
 
 def _windows(rng: np.random.Generator, size: int, colors: Field) -> Field:
-    rows, cols = int(rng.choice([2, 4])), int(rng.choice([2, 4]))
+    rows, cols = int(rng.choice([4, 8])), int(rng.choice([4, 8]))
     u, v = _grid(size)
     x, y = (u * cols) % 1 - 0.5, (v * rows) % 1 - 0.5
     cell = np.floor(v * rows).astype(int) % rows, np.floor(u * cols).astype(int) % cols
     plaster = _mix(fractal_noise(rng, size, 8, 7, 0.75), colors[: max(2, len(colors) - 1)])
+    shade = rng.random((rows, cols)).astype(np.float32)[
+        cell
+    ]  # blinds, curtains, reflections: no window is like another
+    streaks = fractal_noise(rng, size, 16, 5, 0.7)
     pane = _mix(
-        0.4 * rng.random((rows, cols)).astype(np.float32)[cell] + 0.6 * fractal_noise(rng, size, 4, 6, 0.7),
-        np.stack([colors[-1] * 0.25, colors[-1] * 0.6 + 0.25]),
+        0.6 * shade + 0.4 * streaks, np.stack([colors[-1] * 0.15, colors[-1] * 0.5 + 0.2, colors[0] * 0.4 + 0.6])
     )
     width, height = rng.uniform(0.2, 0.32), rng.uniform(0.25, 0.36)
     inside = (np.abs(x) < width) & (np.abs(y) < height)
@@ -176,10 +179,11 @@ def _windows(rng: np.random.Generator, size: int, colors: Field) -> Field:
 def _poster(rng: np.random.Generator, size: int, colors: Field) -> Field:
     """Random shapes and letters: rich in corners, as posters, paint, prints and stickers are."""
     image = np.ascontiguousarray(_mix(fractal_noise(rng, size, 2, 5), colors[:2]) * 255).astype(np.uint8)
-    for _ in range(70):
+    unit = min(size, 512)  # larger tiles hold more shapes, not larger ones
+    for _ in range(70 * (size // unit) ** 2):
         color = tuple(int(c) for c in 255 * np.clip(colors[rng.integers(len(colors))] * rng.uniform(0.5, 1.3), 0, 1))
         x, y = (int(c) for c in rng.integers(0, size, 2))
-        radius = int(size * rng.uniform(0.01, 0.09))
+        radius = int(unit * rng.uniform(0.01, 0.09))
         kind = rng.integers(4)
         # Drawn at the four wrapped positions, so that the tile stays seamless.
         for shift in ((0, 0), (size, 0), (0, size), (size, size)):
@@ -194,8 +198,21 @@ def _poster(rng: np.random.Generator, size: int, colors: Field) -> Field:
             else:
                 letter = chr(65 + (x * 7 + y) % 26)
                 cv2.putText(image, letter, center, cv2.FONT_HERSHEY_DUPLEX, radius / 14, color, 3, cv2.LINE_AA)
-    grain = fractal_noise(rng, size, 32, 4, 0.8)
+    grain = fractal_noise(rng, size, 32, 5 if size > 512 else 4, 0.8)
     return image.astype(np.float32) / 255 * (0.75 + 0.5 * grain[..., None])
+
+
+def _mosaic(rng: np.random.Generator, size: int, colors: Field) -> Field:
+    """Square stones of random colours and two sizes; every place looks different from every other."""
+    tone = np.zeros((size, size), np.float32)
+    fine = np.zeros((size, size), bool)
+    for cells, chosen in ((32, np.ones((size, size), bool)), (64, fine)):
+        block = max(1, size // cells)
+        grid = np.kron(rng.random((cells, cells)), np.ones((block, block)))[:size, :size].astype(np.float32)
+        tone[chosen] = grid[chosen]
+        fine |= np.kron(rng.random((32, 32)) < 0.5, np.ones((size // 32, size // 32), bool))[:size, :size]
+    grain = fractal_noise(rng, size, 32, 4, 0.8)
+    return _mix(tone, colors) * (0.8 + 0.4 * grain[..., None])
 
 
 def _foliage(rng: np.random.Generator, size: int, colors: Field) -> Field:
@@ -220,6 +237,7 @@ _DRAW: dict[str, Callable[[np.random.Generator, int, Field], Field]] = {
     "wood": _wood,
     "windows": _windows,
     "poster": _poster,
+    "mosaic": _mosaic,
     "foliage": _foliage,
     "plain": _plain,
 }
