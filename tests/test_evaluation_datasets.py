@@ -39,8 +39,8 @@ def test_official_layout_keeps_object_ids_of_palette_images(tmp_path: Path) -> N
     labels = np.zeros((6, 8), np.uint8)
     labels[:2], labels[4:], labels[3, 0] = 1, 2, 255
     _write(tmp_path / "JPEGImages" / "480p" / "dogs", ["00000.png", "00001.png"], _frames(2))
-    for annotations in ("Annotations", "Annotations_unsupervised"):
-        folder = tmp_path / annotations / "480p" / "dogs"
+    for truth in ("Annotations", "Annotations_unsupervised"):
+        folder = tmp_path / truth / "480p" / "dogs"
         folder.mkdir(parents=True)
         for name, values in (("00000.png", labels), ("00001.png", np.where(labels == 255, 0, labels))):
             image = Image.fromarray(values.astype(np.uint8), mode="P")

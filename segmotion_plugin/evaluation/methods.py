@@ -12,6 +12,7 @@ import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation.datasets import list_images
+from segmotion_plugin.settings import MaskSettings
 
 Predict = Callable[[Path, Path], "Path | Iterable[np.ndarray]"]
 """`predict(images, out)`: masks for every image of a folder. `out` is a folder of its own for the sequence, named after it, where
@@ -38,21 +39,22 @@ class Method:
     timed: bool = True
 
 
-def pipeline_method(settings: Any = None, name: str = "segmotion") -> Method:
+def pipeline_method(settings: MaskSettings | None = None, name: str = "segmotion") -> Method:
     """Our pipeline up to the masks.
 
     Args:
-        settings: the pipeline's settings dataclass; its defaults when absent.
+        settings: how masks are made; the defaults when absent.
         name: row of the tables.
     """
+    chosen = dataclasses.replace(settings or MaskSettings(), quiet=True)
 
     def predict(images: Path, out: Path) -> Path:
         from segmotion_plugin import pipeline
 
-        pipeline.masks(images, out, pipeline.Settings() if settings is None else settings)
+        pipeline.masks(images, out, chosen)
         return out / "motion" / "objects"
 
-    return Method(name, predict, _plain(settings))
+    return Method(name, predict, _plain(chosen))
 
 
 def epipolar_method(name: str = "epipolar", **options: Any) -> Method:
@@ -96,7 +98,4 @@ METHODS: dict[str, Callable[[], Method]] = {"segmotion": pipeline_method, "epipo
 
 def _plain(settings: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values."""
-    if settings is None:
-        return {}
-    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings)  # type: ignore[arg-type]
-    return json.loads(json.dumps(values, default=str, sort_keys=True))
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=str, sort_keys=True))
