@@ -69,6 +69,11 @@ def resolve(settings: MaskSettings) -> Plan:
     return FoundationPlan(preset, device=str(device), **names)
 
 
+def needs(preset: str) -> list[str]:
+    """Entries of the catalogue of weights that a preset uses."""
+    return sorted({weights for name in PRESETS[preset].values() if name in LOADERS for weights in LOADERS[name].weights})
+
+
 def missing(preset: str, settings: MaskSettings) -> list[str]:
     """What a preset needs and this machine lacks: packages, code and weights, in words."""
     loaders = {name: LOADERS[name] for name in PRESETS[preset].values() if name in LOADERS}

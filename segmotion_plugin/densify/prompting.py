@@ -193,14 +193,19 @@ def group_tracks(observations: Observations, segmenter: Segmenter, options: Prom
     remaining = observations.dynamic.copy()
     num_frames = observations.tracks.num_frames
     grid = key_frames(num_frames, max(options.key_frames, num_frames // options.key_frames))
-    while len(grouping.ids) < options.max_objects and remaining.sum() >= options.min_tracks:
+    attempts = 0
+    while attempts < 3 * options.max_objects and len(grouping.ids) < options.max_objects:
         frame = _fullest(observations, remaining, grid)
-        if frame is None:
+        if frame is None or remaining.sum() < options.min_tracks:
             break
         ids, xy = observations.at(frame)
-        chosen = remaining[ids]
-        seed = _core(xy, chosen, ids)
-        members, asked = _vote(observations, segmenter, remaining, frame, seed, grid, options)
+        seed, near = _core(xy, remaining[ids])
+        if near.sum() < max(2, options.min_tracks // 2):
+            # Scattered tracks, most likely labelled wrongly, are not worth a question.
+            remaining[ids[near]] = False
+            continue
+        attempts += 1
+        members, asked = _vote(observations, segmenter, remaining, frame, int(ids[seed]), grid, options)
         prompts = []
         if members.sum() >= options.min_tracks:
             number = len(grouping.ids) + 1
@@ -208,11 +213,13 @@ def group_tracks(observations: Observations, segmenter: Segmenter, options: Prom
                 verified = _verified(observations, segmenter, at, mask, members, options.agreement)
                 if verified is not None:
                     prompts.append(MaskPrompt(number, at, verified))
+        remaining &= ~members
+        remaining[ids[seed]] = False
         if prompts:
             grouping.prompts += prompts
             object_id[members] = prompts[0].object_id
-        remaining &= ~members
-        remaining[seed] = False
+        else:
+            remaining[ids[near]] = False  # their neighbours would be asked the same question
     return grouping
 
 
@@ -227,20 +234,30 @@ def _fullest(observations: Observations, remaining: np.ndarray, grid: np.ndarray
     return int(grid[best]) if counts[best] else None
 
 
-def _core(xy: np.ndarray, chosen: np.ndarray, ids: np.ndarray) -> int:
-    """The chosen track that lies deepest among its kind: many chosen neighbours, no others; ties go to the medoid."""
-    points, others = xy[chosen], xy[~chosen]
-    if len(points) < 3:
-        return int(ids[chosen][0])
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
-    nearest = np.sort(distance, axis=1)[:, 1 : min(6, len(points))]
-    radius = 2.0 * float(np.median(nearest))
-    kind = (distance < radius).sum(axis=1).astype(float)
-    if len(others):
-        # Static tracks weigh as much as it takes: a point on the rim of an object invites a mask of what lies behind it.
-        kind -= 2.0 * (np.linalg.norm(points[:, None] - others[None], axis=2) < radius).sum(axis=1)
-    best = np.flatnonzero(kind == kind.max())
-    return int(ids[chosen][best[np.argmin(distance[best].sum(axis=1))]])
+def _core(xy: np.ndarray, chosen: np.ndarray) -> tuple[int, np.ndarray]:
+    """The chosen track that lies deepest among its kind, and which chosen tracks are near it.
+
+    Args:
+        xy: n×2 visible tracks.
+        chosen: n bool, at least one.
+
+    Returns:
+        Index of the track with the most chosen neighbours and the fewest others (ties go to the medoid), and n bool.
+    """
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(xy)
+    spacing = float(np.median(tree.query(xy, k=min(2, len(xy)))[0][:, -1])) if len(xy) > 1 else 1.0
+    radius = 3.0 * max(spacing, 1e-3)
+    candidates = np.flatnonzero(chosen)
+    around = tree.query_ball_point(xy[candidates], radius)
+    # Static tracks weigh double: a point on the rim of an object invites a mask of what lies behind it.
+    score = np.array([3 * chosen[near].sum() - 2 * len(near) for near in around])
+    best = candidates[score == score.max()]
+    seed = int(best[np.argmin(np.linalg.norm(xy[best][:, None] - xy[chosen][None], axis=2).sum(axis=1))])
+    near = np.zeros(len(xy), bool)
+    near[tree.query_ball_point(xy[seed], radius)] = True
+    return seed, near & chosen
 
 
 def _vote(

@@ -1,0 +1,93 @@
+"""The foundation presets from a video to `transforms.json`, with tiny random models in the place of the published ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+import torch
+from hub_stand_in import stand_in_bootstapir, stand_in_cotracker
+
+from segmotion_plugin import models, pipeline
+from segmotion_plugin.densify.sam2_package import Sam2Package
+from segmotion_plugin.densify.sam2_transformers import Sam2Transformers
+from segmotion_plugin.depth.depth_anything import DepthAnything
+from segmotion_plugin.models import Loader
+from segmotion_plugin.motion.seganymo import SegAnyMo
+from segmotion_plugin.semantics.dinov2 import DinoV2, SegAnyMoFeatures
+from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.simulation import render, scenes
+
+NUM_FRAMES = 10
+
+
+def _vit_b_channels(device: str) -> SegAnyMoFeatures:
+    """Keys of the width that the paper's network takes."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=768, num_hidden_layers=1, num_attention_heads=12, image_size=70, patch_size=14, mlp_ratio=1)
+    return SegAnyMoFeatures(Dinov2Model(config), device)
+
+
+TINY: dict[str, Callable[[str], Any]] = {
+    "cotracker3": lambda device: stand_in_cotracker(device),
+    "bootstapir": lambda device: stand_in_bootstapir(device),
+    "depth-anything-v2-small": lambda device: DepthAnything(tiny.depth_anything(), device, short_side=70),
+    "dinov2-small": lambda device: DinoV2(tiny.dinov2(), device, long_side=140),
+    "dinov2-base-keys": _vit_b_channels,
+    "seganymo": lambda device: SegAnyMo(),
+    "sam2": lambda device: Sam2Package(tiny.sam2_package(), device),
+    "sam2-transformers": lambda device: Sam2Transformers(tiny.sam2_transformers(), device),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    for name, build in TINY.items():
+        monkeypatch.setitem(models.LOADERS, name, Loader(lambda settings, device, build=build: build(device)))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    for number, frame in enumerate(render(scenes.build("walker", seed=1, num_frames=NUM_FRAMES, width=256, height=144)).frames):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), frame[..., ::-1])
+    return folder
+
+
+def test_the_foundation_preset_runs_from_images_to_cameras(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = pipeline.run(images, out, MaskSettings(preset="foundation", device="cpu", quiet=True))
+    assert report["plan"]["tracker"] == "cotracker3" and report["plan"]["masks"] == "sam2"
+    transforms = json.loads((out / "transforms.json").read_text())
+    assert len(transforms["frames"]) >= NUM_FRAMES - 2
+    for frame in transforms["frames"]:
+        keep = cv2.imread(str(out / frame["mask_path"]), cv2.IMREAD_UNCHANGED)
+        assert keep.shape == (144, 256) and set(np.unique(keep)) <= {0, 255}
+    with np.load(out / "motion" / "tracks.npz") as tracks:
+        assert tracks["xy"].shape[1] == NUM_FRAMES and np.isfinite(tracks["probability"]).all()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"preset": "seganymo"},
+        {"preset": "builtin", "masks": "sam2-transformers"},
+        {"preset": "builtin", "tracker": "cotracker3"},
+    ],
+    ids=["seganymo", "sam2-alone", "cotracker-alone"],
+)
+def test_presets_and_mixtures_give_masks_for_every_image(images: Path, tmp_path: Path, choice: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    report = pipeline.masks(images, out, MaskSettings(device="cpu", quiet=True, **choice))  # type: ignore[arg-type]
+    for stage, name in choice.items():
+        assert report["plan"][stage] == name
+    assert len(list((out / "masks").glob("*.png"))) == NUM_FRAMES
