@@ -9,8 +9,8 @@ import numpy as np
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 
-# Weight of the camera rotations beside the (normalised) camera centres when the world rotation is fitted. Where the path
-# spreads over more than a tenth of its extent the centres decide; across a straighter path the rotations do.
+# Weight of the camera rotations beside the (normalised) camera centres when the world rotation is fitted. Where the
+# path spreads over more than a tenth of its extent the centres decide; across a straighter path the rotations do.
 ROTATION_WEIGHT = 0.01
 
 

@@ -1,0 +1,227 @@
+"""COLMAP's mappers over a matched database, and a refinement that wrong matches do not bend."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from segmotion_plugin.cameras import Cameras
+from segmotion_plugin.reconstruct.database import quiet_colmap
+
+# Angle in degrees below which a point's rays say nothing about its depth (COLMAP's own default).
+MIN_ANGLE_DEG = 1.5
+# Least median angle between the rays of the first two images. COLMAP's 16° is rare in hand-held video; with a wrong
+# focal length prior it then finds no first pair at all, after trying them all.
+INIT_ANGLE_DEG = 4.0
+# Observations farther off than this many medians are dropped between rounds of bundle adjustment.
+OUTLIER_MEDIANS = 4.0
+
+
+def run_mapper(
+    database: Path,
+    image_dir: Path,
+    names: Sequence[str],
+    scratch: Path,
+    *,
+    mapper: str,
+    tolerance: float,
+    threads: int,
+    seed: int,
+    on_image: Callable[[], None] = lambda: None,
+) -> pycolmap.Reconstruction | None:
+    """Run COLMAP's incremental or global mapper on some images and give its largest model.
+
+    Args:
+        database: features, matches and the prior focal length.
+        image_dir: the images (COLMAP wants the path; pixels are not read).
+        names: images of one shot.
+        scratch: folder for COLMAP's own output; emptied and removed.
+        mapper: "incremental" or "global" (GLOMAP: Pan et al., "Global Structure-from-Motion Revisited", ECCV 2024).
+        tolerance: inlier distance in pixels.
+        threads: -1 for all cores.
+        seed: of RANSAC and of the mapper's random choices.
+        on_image: called after every image that was registered (incremental only).
+
+    Returns:
+        None where the mapper found no model of three or more images.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    pycolmap.set_random_seed(seed)
+    try:
+        with quiet_colmap():
+            if mapper == "global":
+                models = _run_global(database, image_dir, names, scratch, threads, seed)
+            else:
+                options = pycolmap.IncrementalPipelineOptions()
+                options.random_seed = seed
+                options.mapper.random_seed = seed
+                options.triangulation.random_seed = seed
+                options.num_threads = threads
+                options.image_names = list(names)
+                options.min_model_size = 3
+                options.extract_colors = False
+                # The refinement that follows makes frequent and exact global adjustments here superfluous.
+                options.ba_global_function_tolerance = 1e-5
+                options.ba_global_frames_ratio = 1.4
+                options.ba_global_points_ratio = 1.4
+                options.ba_global_max_refinements = 2
+                options.mapper.init_min_tri_angle = INIT_ANGLE_DEG
+                options.mapper.init_max_error = tolerance
+                options.mapper.filter_max_reproj_error = tolerance
+                options.triangulation.merge_max_reproj_error = tolerance
+                options.triangulation.complete_max_reproj_error = tolerance
+                models = pycolmap.incremental_mapping(
+                    database, image_dir, scratch, options, next_image_callback=on_image
+                )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    sized = [m for m in models.values() if m.num_reg_images() >= 3 and m.num_points3D() > 0]
+    return max(sized, key=lambda m: (m.num_reg_images(), m.compute_num_observations()), default=None)
+
+
+def _run_global(
+    database: Path, image_dir: Path, names: Sequence[str], scratch: Path, threads: int, seed: int
+) -> dict[int, pycolmap.Reconstruction]:
+    options = pycolmap.GlobalPipelineOptions()
+    options.random_seed = seed
+    options.num_threads = threads
+    options.image_names = list(names)
+    # The global mapper trusts relative poses, which need calibrated pairs: it works on a copy in which the focal length
+    # of every pair was estimated from its fundamental matrix.
+    copy = scratch / "database.db"
+    shutil.copyfile(database, copy)
+    calibration = pycolmap.ViewGraphCalibrationOptions()
+    calibration.random_seed = seed
+    pycolmap.calibrate_view_graph(copy, calibration)
+    output = scratch / "models"
+    output.mkdir()
+    return pycolmap.global_mapping(copy, image_dir, output, options)
+
+
+def refine(
+    model: pycolmap.Reconstruction,
+    database: Path,
+    image_dir: Path,
+    scratch: Path,
+    *,
+    tolerance: float,
+    threads: int,
+    seed: int,
+    retriangulate: bool = True,
+    principal_point: bool = False,
+) -> pycolmap.Reconstruction:
+    """Adjust with a robust loss and drop far observations; then make all points anew from these poses, and again.
+
+    The mapper's own adjustment is a plain least squares over everything within its inlier distance. On short or narrow
+    views the few wrong matches in there bend focal length and poses together; models begun from different priors come
+    to the same end after this refinement.
+
+    Args:
+        model: is changed in place by the first rounds.
+        retriangulate: False adjusts what there is.
+        principal_point: adjust it as well.
+    """
+    _adjust(model, tolerance, threads, principal_point, rounds=1)
+    if not retriangulate:
+        return model
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = seed
+    options.triangulation.random_seed = seed
+    options.num_threads = threads
+    options.extract_colors = False
+    options.ba_global_max_refinements = 1
+    options.ba_global_max_num_iterations = 5
+    options.mapper.filter_max_reproj_error = tolerance
+    options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
+    options.triangulation.min_angle = MIN_ANGLE_DEG
+    options.triangulation.merge_max_reproj_error = tolerance
+    options.triangulation.complete_max_reproj_error = tolerance
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    pycolmap.set_random_seed(seed)
+    try:
+        with quiet_colmap():
+            model = pycolmap.triangulate_points(model, database, image_dir, scratch, options=options)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _adjust(model, tolerance, threads, principal_point, rounds=2)
+    return model
+
+
+def _adjust(model: pycolmap.Reconstruction, tolerance: float, threads: int, principal_point: bool, rounds: int) -> None:
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_principal_point = principal_point
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.solver_options.num_threads = threads
+    options.ceres.solver_options.function_tolerance = 1e-5
+    options.ceres.solver_options.max_num_iterations = 30
+    for _ in range(rounds):
+        if model.num_points3D() == 0:
+            return
+        spread = median_error(model)
+        options.ceres.loss_function_scale = float(np.clip(2.0 * spread, 0.1, tolerance))
+        with quiet_colmap():
+            pycolmap.bundle_adjustment(model, options)
+            model.update_point_3d_errors()
+            limit = float(np.clip(OUTLIER_MEDIANS * median_error(model), 0.5, tolerance))
+            pycolmap.ObservationManager(model).filter_all_points3D(limit, MIN_ANGLE_DEG)
+            model.update_point_3d_errors()
+
+
+def median_error(model: pycolmap.Reconstruction) -> float:
+    """Median over points of their mean reprojection error, pixels (0 for a model without points)."""
+    errors = [point.error for point in model.points3D.values()]
+    return float(np.median(errors)) if errors else 0.0
+
+
+def change_camera_model(model: pycolmap.Reconstruction, name: str) -> None:
+    """Write the cameras' parameters in the form of another COLMAP model; distortion that it cannot hold is dropped."""
+    for camera in model.cameras.values():
+        if camera.model_name == name:
+            continue
+        old = Cameras([], np.zeros(0, int), camera.width, camera.height, camera.model_name, camera.params, np.zeros(0))
+        (fx, fy), matrix, distortion = old.focal, old.intrinsics(), old.distortion()
+        cx, cy = matrix[0, 2], matrix[1, 2]
+        params = {
+            "SIMPLE_PINHOLE": [(fx * fy) ** 0.5, cx, cy],
+            "PINHOLE": [fx, fy, cx, cy],
+            "SIMPLE_RADIAL": [(fx * fy) ** 0.5, cx, cy, distortion[0]],
+            "RADIAL": [(fx * fy) ** 0.5, cx, cy, distortion[0], distortion[1]],
+            "OPENCV": [fx, fy, cx, cy, *distortion],
+        }[name]
+        camera.model = getattr(pycolmap.CameraModelId, name)
+        camera.params = np.array(params, dtype=np.float64)
+
+
+def cameras_from_reconstruction(
+    model: pycolmap.Reconstruction, names: Sequence[str], frame_index: Sequence[int] | np.ndarray | None = None
+) -> Cameras:
+    """Poses and intrinsics of the registered images of a COLMAP model.
+
+    Args:
+        model: reconstruction with one camera.
+        names: all image names of the clip, in frame order; they are the join (COLMAP's ids are in no order).
+        frame_index: frame of the clip that each of `names` is; their positions when absent.
+
+    Raises:
+        SegmotionError: the camera's model is none of those that `Cameras` holds.
+    """
+    index = range(len(names)) if frame_index is None else frame_index
+    posed = {image.name: image for image in model.images.values() if image.has_pose}
+    kept = [(name, int(at)) for name, at in zip(names, index, strict=True) if name in posed]
+    camera = posed[kept[0][0]].camera if kept else next(iter(model.cameras.values()))
+    return Cameras(
+        names=[name for name, _ in kept],
+        frame_index=np.array([at for _, at in kept], dtype=np.int64),
+        width=int(camera.width),
+        height=int(camera.height),
+        model=camera.model_name,
+        params=np.array(camera.params),
+        cam_from_world=np.array([posed[name].cam_from_world().matrix() for name, _ in kept]).reshape(-1, 3, 4),
+    )
