@@ -19,7 +19,7 @@ _SMOOTHING = 0.02
 
 
 @dataclass
-class TestClip:
+class LabelledClip:
     """Tracks with known truth.
 
     Attributes:
@@ -41,7 +41,7 @@ class TestClip:
     depth: np.ndarray | None = None
 
     @classmethod
-    def from_training(cls, path: Path) -> TestClip:
+    def from_training(cls, path: Path) -> LabelledClip:
         """A stored tracked clip as a test clip."""
         clip = TrainingClip.load(path)
         tracks = Tracks.from_dense(clip.xy, clip.visible, clip.confidence.astype(np.float32), clip.start)
@@ -57,10 +57,10 @@ class TestClip:
         )
 
 
-Scorer = Callable[[TestClip], np.ndarray]
+Scorer = Callable[[LabelledClip], np.ndarray]
 
 
-def scores(clips: Iterable[TestClip], scorer: Scorer, threshold: float = 0.5) -> dict[str, dict[str, float]]:
+def scores(clips: Iterable[LabelledClip], scorer: Scorer, threshold: float = 0.5) -> dict[str, dict[str, float]]:
     """`evaluation.tracks.track_scores` of a scorer (clip -> N scores), by clip."""
     return {clip.name: track_scores(scorer(clip), clip.truth, threshold) for clip in clips}
 
@@ -79,11 +79,10 @@ def averages(table: dict[str, dict[str, float]]) -> dict[str, float]:
     return out
 
 
-def calibrate(model: TrajectoryTransformer, clips: list[TestClip], seed: int = 0) -> Calibration:
+def calibrate(model: TrajectoryTransformer, clips: list[LabelledClip], seed: int = 0) -> Calibration:
     """Slope and bias for both outputs by logistic regression on merged logits of held-out clips.
 
-    Half of the clips are judged with semantic features, half without; every clip weighs the same, and within a clip movers weigh
-    (static / moving)^0.3 more, at most 3, as in training.
+    Half of the clips are judged with semantic features, half without; every clip weighs the same.
     """
     track_part, frame_part = [], []
     for number, clip in enumerate(clips):
@@ -91,18 +90,12 @@ def calibrate(model: TrajectoryTransformer, clips: list[TestClip], seed: int = 0
         track, frame = merged_logits(model, clip.tracks, clip.size, features=features, seed=seed)
         known = clip.truth >= 0
         positive = clip.truth[known] > 0
-        track_part.append((track[known], positive, _weights(positive)))
+        track_part.append((track[known], positive, np.full(len(positive), 1 / max(1, len(positive)))))
         if clip.moving is not None:
-            frame_part.append((frame, clip.moving, _weights(clip.moving)))
+            frame_part.append((frame, clip.moving, np.full(len(frame), 1 / max(1, len(frame)))))
     track_slope, track_bias = _logistic(track_part)
     frame_slope, frame_bias = _logistic(frame_part) if frame_part else (1.0, 0.0)
     return Calibration(track_slope, track_bias, frame_slope, frame_bias)
-
-
-def _weights(positive: np.ndarray) -> np.ndarray:
-    share = (~positive).sum() / max(1, positive.sum())
-    weight = np.where(positive, np.clip(max(share, 1.0) ** 0.3, 1, 3), 1.0)
-    return weight / max(weight.sum(), 1e-9)
 
 
 def _logistic(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[float, float]:

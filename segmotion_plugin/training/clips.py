@@ -6,6 +6,7 @@ Two kinds: *exact* clips hold trajectories computed without pixels (cheap; the t
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class TrainingClip:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls(**{field.name: archive[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise SegmotionError(f"{path}: not a training clip ({error}); delete it and it is made anew") from None
 
 

@@ -18,6 +18,8 @@ _PROTOTYPE_SIZE = 64
 _UNSEEN = 0.3
 # Noise is made with more tracks than are kept: the halo needs neighbours.
 _NOISE_TRACKS = 800
+# In so many exact windows all movers are left out: a static world under a camera that often moves far between frames.
+_STILL_SHARE = 0.3
 
 
 @dataclass
@@ -73,8 +75,9 @@ def draw_sample(
     frames = clip.visible.shape[1]
     width, height = (float(v) for v in clip.size)
     diagonal = float(np.hypot(width, height))
-    stride = int(rng.choice([1, 2, 3], p=[0.6, 0.2, 0.2]))
-    stride = max(1, min(stride, frames // 16))
+    still = bool(clip.exact) and rng.random() < _STILL_SHARE
+    stride = int(rng.choice([1, 2, 3, 5, 8], p=[0.2] * 5 if still else [0.55, 0.2, 0.2, 0.05, 0]))
+    stride = max(1, min(stride, frames // 10))
     columns = min(WINDOW, -(-frames // stride))
     if rng.random() < 0.1:
         columns = int(rng.integers(min(8, columns), columns + 1))
@@ -83,6 +86,8 @@ def draw_sample(
     xy, visible, depth = clip.xy[:, picked], clip.visible[:, picked], clip.depth[:, picked].astype(np.float32)
     confidence, moving = clip.confidence[:, picked].astype(np.float32), clip.moving[:, picked]
     rows = np.flatnonzero((visible & np.isfinite(xy).all(axis=2)).sum(axis=1) >= 2)
+    if still:
+        rows = rows[~clip.moving[rows].any(axis=1)]
     rows = rng.permutation(rows)[: max(_NOISE_TRACKS, count)]
     if clip.exact:
         start = np.ceil((clip.start[rows] - first) / stride).astype(int)

@@ -222,7 +222,7 @@ def optimise(
                 average[key].lerp_(value, 1 - decay)
         recent.append(loss.item())
         state.seconds = time.monotonic() - begun
-        if len(recent) == 50:
+        if len(recent) == 50 or state.step == config.steps:
             with open(curve_path, "a", newline="") as handle:
                 csv.writer(handle).writerow([state.step, f"{np.mean(recent):.5f}", f"{state.seconds:.0f}"])
             if report and state.step % 200 == 0:

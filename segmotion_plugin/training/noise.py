@@ -50,7 +50,13 @@ def tracker_noise(
     error = np.zeros_like(exact)
     radius = rng.uniform(4.0, 16.0) * unit
     strength = rng.uniform(0.6, 1.0) if rng.random() < 0.85 else 0.0
-    drift = rng.uniform(0.0, 0.08) * unit * rng.lognormal(0.0, 0.6, (count, 1))
+    drift = np.broadcast_to(
+        _skewed(rng, 0.0, 0.2) * unit * rng.lognormal(0.0, 0.6, (count, 1)), (count, columns - 1)
+    ).copy()
+    lost = rng.random(count) < rng.uniform(0.0, 0.04)  # such points hold on to nothing
+    drift[lost] += np.exp(rng.uniform(np.log(0.3), np.log(4.0), (int(lost.sum()), 1))) * unit
+    # The error of flow grows with its length.
+    drift += _skewed(rng, 0.0, 0.04) * np.linalg.norm(step, axis=2)
     offset = np.zeros((count, 2))
     dragged = np.zeros((count, columns))
     for column in range(columns - 1):
@@ -60,19 +66,24 @@ def tracker_noise(
         moved = step[both, column] - (exact[both, column + 1] - exact[both, column])
         here = exact[both, column] + offset[both]
         pull, share = _halo(here, step[both, column], depth[both, column], surface[both], radius)
-        fresh = rng.normal(size=(len(both), 2)) * drift[both] + moved + strength * pull
+        fresh = rng.normal(size=(len(both), 2)) * drift[both, column, None] + moved + strength * pull
         offset[both] += fresh
         dragged[both, column + 1] = strength * share
         ended = ~visible[:, column + 1]
         offset[ended] = 0
         error[:, column + 1] = offset
-    jitter = rng.uniform(0.02, 0.25) * unit * rng.lognormal(0.0, 0.5, (count, 1, 1))
+    jitter = _skewed(rng, 0.02, 0.5) * unit * rng.lognormal(0.0, 0.5, (count, 1, 1))
     out = exact + error + rng.normal(size=exact.shape) * jitter
     return NoisyTracks(
         xy=np.where(visible[..., None], out, np.nan).astype(np.float32),
         visible=visible,
         confidence=_confidence(visible, dragged, rng),
     )
+
+
+def _skewed(rng: np.random.Generator, low: float, high: float) -> float:
+    """Between two bounds, small values more often."""
+    return low + (high - low) * rng.random() ** 2
 
 
 def _runs(visible: np.ndarray, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from rich.progress import track as show_progress
 
 from segmotion_plugin.motion.classifier import classify, geometric_scores
 from segmotion_plugin.motion.model import TrajectoryTransformer, save_weights
-from segmotion_plugin.training.calibrate import TestClip, averages, calibrate, scores
+from segmotion_plugin.training.calibrate import LabelledClip, averages, calibrate, scores
 from segmotion_plugin.training.clips import TrainingClip, clip_path, exact_clip, pool
 from segmotion_plugin.training.export import draw_curve, write_card
 from segmotion_plugin.training.loop import TrainConfig, load_checkpoint, optimise
@@ -64,16 +64,16 @@ def export_weights(config: TrainConfig) -> Path:
     average, state = load_checkpoint(out / "checkpoint.pt", model, None)
     model.load_state_dict(average)
     model.eval()
-    held_out = [TestClip.from_training(path) for path in pool(out / "held_out")]
+    held_out = [LabelledClip.from_training(path) for path in pool(out / "held_out")]
     fitting, testing = held_out[::2], held_out[1::2]
     calibration = calibrate(model, fitting, config.seed)
     weights = target / WEIGHTS_NAME
     save_weights(weights, model, calibration)
 
-    def judged(clip: TestClip) -> np.ndarray:
+    def judged(clip: LabelledClip) -> np.ndarray:
         return classify(clip.tracks, clip.size, features=clip.features, weights=weights).probability
 
-    def baseline(clip: TestClip) -> np.ndarray:
+    def baseline(clip: LabelledClip) -> np.ndarray:
         return geometric_scores(clip.tracks, clip.size)["homography / median"]
 
     metrics = {
