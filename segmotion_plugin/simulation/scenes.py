@@ -53,18 +53,18 @@ def _two_cars(stage: Stage) -> World:
 def _large_mover(stage: Stage) -> World:
     def make(stage: Stage, distance: float) -> World:
         rng = stage.rng
-        back = 9.0
-        builder, size = ((bodies.truck, 6.0), (bodies.quadruped, 1.6))[int(rng.random() < 0.35)]
-        across = stage.view_width(distance)
-        step = stage.step(rng.uniform(0.8, 1.6), 0.3 * across)
-        path = drive((0, -back + distance, 0), rng.choice([0.0, np.pi]), np.full(stage.num_frames, step))
-        position = stage.dolly(back, stage.side() * rng.uniform(2.0, 3.0), 1.7)
+        back, side = 9.0, stage.side()
+        builder, size = ((bodies.truck, 6.0), (bodies.quadruped, 2.6))[int(rng.random() < 0.35)]
+        # It goes the camera's way, faster or slower, and fills the picture for the whole clip.
+        step = stage.step(rng.uniform(0.8, 2.2), 0.35 * stage.view_width(distance))
+        ahead = 0.0 if side > 0 else np.pi
+        path = drive((0, distance - back, 0), ahead + rng.normal(0, 0.04), np.full(stage.num_frames, step))
+        position = stage.dolly(back, side * rng.uniform(2.0, 3.0), 1.7)
         scenery = surroundings.outdoors(rng, corridor((-14, -14, 14, 2.0)), rng.uniform(7, 10), 24)
-        return stage.world(
-            scenery + builder(path, stage.seed, 1, size), stage.hand_held(position, np.array([0, 0, 1.6]))
-        )
+        body = builder(path, stage.seed, 1, size)
+        return stage.world(scenery + body, stage.hand_held(position, np.array([0, 0, 1.6])))
 
-    return calibrated(recipe(stage, make), 1.6, 14.0, stage.rng.uniform(0.45, 0.5))
+    return calibrated(recipe(stage, make), 2.0, 14.0, stage.rng.uniform(0.45, 0.5))
 
 
 def _followed_mover(stage: Stage) -> World:
