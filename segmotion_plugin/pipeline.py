@@ -41,7 +41,7 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
     settings.check()
     source, out = Path(source), Path(out)
     console, meter = Console(settings.quiet), Meter()
-    from segmotion_plugin.plan import resolve
+    from segmotion_plugin.presets import resolve
 
     plan = resolve(settings)
     from segmotion_plugin.ingest import source_key

@@ -133,14 +133,3 @@ def features_of_tracks(tracks: Tracks, features: RawStore, size: tuple[int, int]
         here = np.flatnonzero((query == frame) & np.isfinite(position[:, 0]))
         result[here] = sample(features[frame].astype(np.float32), position[here] * scale)
     return result
-
-
-def resolve(settings: MaskSettings) -> Plan:
-    """Choose the models of a run.
-
-    Raises:
-        SegmotionError: a stage whose weights or device are missing; the message says which file, from where, of which licence.
-    """
-    motion = "transformer" if settings.motion == "auto" else settings.motion
-    masks = "graph-cut" if settings.masks == "auto" else settings.masks
-    return Plan("builtin", "dis", "none", "efficientnet-lite0", motion, masks, "cpu")

@@ -19,6 +19,7 @@ from segmotion_plugin.densify.appearance import (
     scaled_lab,
 )
 from segmotion_plugin.densify.cut import cut, edge_weight
+from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, regions, splat
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
@@ -30,6 +31,10 @@ class DenseOptions:
 
     samples_per_frame: int = 800
     """Track points per frame that the appearance model learns from."""
+    pixels_per_frame: int = 400
+    """Pixels per frame, where the picture tells what explains it, that it learns from as well."""
+    pixel_weight: float = 1.0
+    """Weight of such a pixel, in tracks."""
     ridge: float = 3.0
     """Penalty of the whole clip's model, in samples."""
     local_ridge: float = 2.0
@@ -47,23 +52,21 @@ class DenseOptions:
     border: float = 4.0
     """Price of a border between pixels of one colour."""
     halo: float = 0.1
-    """Weight of tracks on edges of the flow, where flow drags the background along."""
+    """Weight of moving tracks in the halo: there flow drags background along."""
+    told: float = 2.0
+    """Grey levels by which the static world must explain a pixel worse than the flow to prove that it moves."""
+    apart: float = 1.5
+    """Pixels by which the two explanations must differ to be told apart."""
+    closing: int = 7
+    """Radius over which proof is closed, pixels at half size: what it encloses is the inside of an object."""
+    halo_width: float = 8.0
+    """Widest halo, pixels at half size."""
+    proof: float = 1.0
+    """Weight of proof in a pixel's evidence."""
+    against: float = 0.5
+    """Weight of lying in the halo, against motion."""
     steps: int = 60
     """Steps of the cut's solver."""
-
-
-def halo_weight(flow: np.ndarray, xy: np.ndarray, options: DenseOptions) -> np.ndarray:
-    """Weights of points on a half-size flow field: low where the flow's range in a 5×5 window is large (its edges).
-
-    Args:
-        flow: h×w×2 flow of the frame at half size, pixels at full size.
-        xy: n×2 positions, pixels at full size.
-        options: constants.
-    """
-    kernel = np.ones((5, 5), np.uint8)
-    spread = np.max([cv2.dilate(flow[..., c], kernel) - cv2.erode(flow[..., c], kernel) for c in (0, 1)], axis=0)
-    limit = max(1.0, float(np.quantile(spread, 0.9)))
-    return np.where(sample(spread, xy / 2) > limit, options.halo, 1.0).astype(np.float32)
 
 
 class Densifier:
@@ -100,36 +103,69 @@ class Densifier:
         x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
         self._position = position_inputs(x, y).astype(np.float32)
         self._rng = np.random.default_rng(seed)
+        self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
+        self._region_of: dict[int, np.ndarray] = {}
         self._samples = self._collect()
         self._model = fit_logistic(self._samples, ridge=self.options.ridge)
 
     def _half(self, frame: int) -> np.ndarray:
         return cv2.resize(self.clip.frames[frame], (self.w, self.h), interpolation=cv2.INTER_AREA)
 
-    def _flow_at(self, frame: int) -> np.ndarray:
-        return self.flow.read(frame)[0] if frame + 1 < self.shot[1] else self.flow.read(frame - 1)[1]
+    def _tracks_at(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids, xy = self.tracks.observations_at(frame)
+        return ids, xy, self.probability[ids]
+
+    def _regions(self, frame: int) -> np.ndarray:
+        """h×w uint8: PROVEN where only the flow explains the picture, HALO beside it, 0 elsewhere; remembered, since asked for twice."""
+        if frame not in self._region_of:
+            found = self._explainer(frame)
+            options = self.options
+            if found is None:
+                self._region_of[frame] = np.zeros((self.h, self.w), np.uint8)
+            else:
+                _, xy, probability = self._tracks_at(frame)
+                near = splat(xy[probability > 0.5], (self.h, self.w), 6)
+                self._region_of[frame] = regions(
+                    *found, near, options.told, options.apart, options.closing, options.halo_width
+                )
+        return self._region_of[frame]
 
     def _labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, probabilities and weights of the tracks at a frame."""
-        ids, xy = self.tracks.observations_at(frame)
-        probability = self.probability[ids]
+        _, xy, probability = self._tracks_at(frame)
         weight = np.abs(2 * probability - 1)
-        if self.shot[1] - self.shot[0] > 1:
-            weight = weight * halo_weight(self._flow_at(frame), xy, self.options)
-        return xy, probability, weight
+        region = self._regions(frame)
+        column, row = np.clip((xy[:, 0] / 2).astype(int), 0, self.w - 1), np.clip((xy[:, 1] / 2).astype(int), 0, self.h - 1)
+        in_halo = (region[row, column] == HALO) & (probability > 0.5)
+        return xy, probability, np.where(in_halo, self.options.halo * weight, weight)
+
+    def _pixel_labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, labels and weights of pixels in proven regions and in halos.
+
+        Tracks are scarce and wrong in the halo; these pixels teach the appearance model where the object ends.
+        """
+        region = self._regions(frame)
+        rows, columns = np.nonzero(region)
+        pick = self._rng.permutation(len(rows))[: self.options.pixels_per_frame]
+        rows, columns = rows[pick], columns[pick]
+        xy = np.stack([2 * columns + 1.0, 2 * rows + 1.0], axis=1).astype(np.float32)
+        label = (region[rows, columns] == PROVEN).astype(np.float32)
+        return xy, label, np.full(len(xy), self.options.pixel_weight, np.float32)
 
     def _collect(self) -> Samples:
         inputs, target, weight, at = [], [], [], []
         for frame in range(*self.shot):
             xy, probability, trust = self._labels(frame)
             pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
-            xy, probability, trust = xy[pick], probability[pick], trust[pick]
+            xy, label, trust = xy[pick], (probability[pick] > 0.5).astype(np.float32), trust[pick]
+            pixel_xy, pixel_label, pixel_trust = self._pixel_labels(frame)
+            xy, label, trust = np.concatenate([xy, pixel_xy]), np.concatenate([label, pixel_label]), np.concatenate([trust, pixel_trust])
             features = self.features[frame]
             size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
             colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
             place = position_inputs(xy[:, 0] / self.width * 2 - 1, xy[:, 1] / self.height * 2 - 1)
             inputs.append(np.concatenate([sample(features.astype(np.float32), xy * size), colour, place], axis=1).astype(np.float32))
-            target.append((probability > 0.5).astype(np.float32))
+            target.append(label)
             weight.append(trust)
             at.append(np.full(len(xy), frame))
         return Samples(np.concatenate(inputs), np.concatenate(target), np.concatenate(weight), np.concatenate(at))
@@ -165,6 +201,8 @@ class Densifier:
         """h×w soft segmentation (above 0.5 = moves) at half size."""
         options = self.options
         evidence = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
+        region = self._regions(frame)
+        evidence = evidence + options.proof * (region == PROVEN) - options.against * (region == HALO)
         weight_x, weight_y = edge_weight(self._half(frame), options.border)
         return cut(evidence, weight_x, weight_y, start, options.steps)
 

@@ -1,0 +1,150 @@
+"""The reconstruction of a processed folder: COLMAP on what the masks leave, then nerfstudio's files and 3D tracks beside it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segmotion_plugin.cameras import Cameras
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.ingest import load_frames_json
+from segmotion_plugin.mask_files import check_image_masks, remove_masks
+from segmotion_plugin.progress import Console
+from segmotion_plugin.settings import ReconstructSettings
+from segmotion_plugin.workspace import Workspace
+
+# What a failed or repeated reconstruction must not leave behind.
+_RESULTS = ("transforms.json", "sparse_pc.ply", "motion/tracks_3d.npz")
+_STEPS = {"features": "images", "matches": "pairs", "mapping": "images"}
+
+
+def reconstruct_folder(
+    space: Workspace, settings: ReconstructSettings, console: Console, *, unmasked: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Find the cameras of a folder made by `pipeline.masks`.
+
+    Writes `colmap/database.db`, `colmap/sparse/0`, `sparse_pc.ply`, downscaled copies, `transforms.json` and, where tracks are,
+    `motion/tracks_3d.npz`. Where no reconstruction is possible none of these is left from an earlier try.
+
+    Returns:
+        The `reconstruction` part of the report (status, reason, figures) and warnings.
+    """
+    from segmotion_plugin.reconstruct import sfm
+    from segmotion_plugin.reconstruct.shot import SfmOptions
+
+    out = space.out
+    frames = load_frames_json(out)
+    names = [entry["name"] for entry in frames["images"]]
+    check_image_masks(out, names)
+    for name in _RESULTS:
+        (out / name).unlink(missing_ok=True)
+    remove_masks(out)
+    video = all(entry["source"] == frames["images"][0]["source"] for entry in frames["images"])
+    ordered = video or len(frames["shots"]) < len(names)
+    options = SfmOptions(
+        camera_model=settings.camera_model,
+        mapper=settings.mapper,
+        matching=settings.matching,
+        ordered=ordered,
+        # Shots of a video are different places until shown otherwise; a folder of images is one place with jumps in it.
+        groups=_groups(frames) if video else None,
+        threads=settings.threads,
+    )
+    progress = _Bars(console)
+    with progress:
+        result = sfm.reconstruct(out / "images", None if unmasked else out / "colmap_masks", out / "colmap", options, progress.update)
+    figures = result.to_dict()
+    warnings = list(result.warnings)
+    if result.status != "ok":
+        shutil.rmtree(out / "colmap" / "sparse", ignore_errors=True)
+        warnings.append(f"no reconstruction: {result.reason}. The masks are kept; there is no transforms.json.")
+        return figures, warnings
+    share = result.images_registered / result.images_total
+    if share < 0.8:
+        warnings.append(f"only {result.images_registered} of {result.images_total} images were registered")
+    _write_dataset(out, frames, settings.downscales)
+    if (space.motion / "tracks.npz").is_file():
+        figures["tracks_3d"] = _lift(out)
+    return figures, warnings
+
+
+def load_cameras(out: Path) -> Cameras | None:
+    """Cameras of a reconstructed folder, in frame order; None where there is no reconstruction."""
+    entries = load_frames_json(out)["images"]
+    return _cameras(Path(out) / "colmap" / "sparse" / "0", [e["name"] for e in entries], [e["frame"] for e in entries])
+
+
+def cameras_with_masks(images: Path, masks: Path | None, work: Path, quiet: bool = True) -> Cameras | None:
+    """Cameras of a plain folder of images with COLMAP keep masks, or with none; None where no reconstruction is possible."""
+    from segmotion_plugin.reconstruct import sfm
+
+    with _Bars(Console(quiet)) as progress:
+        result = sfm.reconstruct(images, masks, work, progress=progress.update)
+    return _cameras(work / "sparse" / "0", sfm.image_names(images)) if result.status == "ok" else None
+
+
+def _cameras(model: Path, names: list[str], frames: list[int] | None = None) -> Cameras | None:
+    import pycolmap
+
+    from segmotion_plugin.reconstruct.mapping import cameras_from_reconstruction
+
+    if not (model / "images.bin").is_file():
+        return None
+    return cameras_from_reconstruction(pycolmap.Reconstruction(model), names, frames)
+
+
+def _groups(frames: dict[str, Any]) -> list[list[str]]:
+    groups: list[list[str]] = [[] for _ in frames["shots"]]
+    stops = np.array([stop for _, stop in frames["shots"]])
+    for entry in frames["images"]:
+        groups[int(np.searchsorted(stops, entry["frame"], side="right"))].append(entry["name"])
+    return [group for group in groups if group]
+
+
+def _write_dataset(out: Path, frames: dict[str, Any], downscales: int) -> None:
+    from segmotion_plugin.reconstruct import nerfstudio_dataset
+
+    times = {entry["name"]: entry["time"] for entry in frames["images"] if entry["time"] is not None}
+    nerfstudio_dataset.write(out, out / "colmap" / "sparse" / "0", times=times or None, downscales=downscales)
+
+
+def _lift(out: Path) -> dict[str, Any]:
+    from segmotion_plugin.reconstruct.lifting import lift_folder
+
+    try:
+        return lift_folder(out)
+    except SegmotionError as error:
+        return {"status": "none", "reason": str(error)}
+
+
+class _Bars:
+    """One progress bar per step of the reconstruction."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._step = ""
+        self._open: Any = None
+        self._advance: Any = None
+
+    def update(self, step: str, done: int, total: int) -> None:
+        """Show how far a step is."""
+        if step != self._step:
+            self._close()
+            self._open = self._console.bar(step, total, _STEPS.get(step, "steps"))
+            self._advance = self._open.__enter__()
+            self._step = step
+        self._advance(done)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
