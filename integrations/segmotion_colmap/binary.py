@@ -1,7 +1,12 @@
-"""COLMAP's command line, 3.8 to 4.x: option names by version, arguments as lists (no shell)."""
+"""COLMAP's command line, 3.8 to 4.x: arguments as lists (no shell), option names as the installed version has them.
+
+Options were renamed in 3.9 (`TwoViewGeometry.max_error`) and 3.13 (`FeatureExtraction.use_gpu`, `FeatureMatching.use_gpu`), without
+aliases. Which name is right is read from the help of each subcommand, not guessed from the version.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -11,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segmotion_colmap.intrinsics import read_intrinsics
 from segmotion_plugin.errors import SegmotionError
 
 
@@ -42,13 +48,17 @@ class ColmapBinary:
             raise SegmotionError(f"{command}: does not answer '-h' as COLMAP does (exit status {done.returncode})")
         return cls(arguments, (int(found[1]), int(found[2])))
 
-    @property
-    def _extraction(self) -> str:
-        return "FeatureExtraction" if self.version >= (3, 13) else "SiftExtraction"
+    def option(self, subcommand: str, *names: str) -> str:
+        """The first of `names` that a subcommand has, with its dashes.
 
-    @property
-    def _matching(self) -> str:
-        return "FeatureMatching" if self.version >= (3, 13) else "SiftMatching"
+        Raises:
+            SegmotionError: it has none of them.
+        """
+        said = _help((*self.command, subcommand, "-h"))
+        for name in names:
+            if re.search(rf"--{re.escape(name)}\b", said):
+                return f"--{name}"
+        raise SegmotionError(f"{' '.join(self.command)} {subcommand}: this COLMAP has no option {' or '.join(names)}")
 
     @property
     def own_vocabulary_tree(self) -> bool:
@@ -86,28 +96,45 @@ class ColmapBinary:
             path.unlink(missing_ok=True)
         options = ["--database_path", str(database), "--image_path", str(images)]
         options += ["--ImageReader.single_camera", "1", "--ImageReader.camera_model", camera_model]
-        options += [f"--{self._extraction}.use_gpu", str(int(gpu))]
+        options += [self.option("feature_extractor", "FeatureExtraction.use_gpu", "SiftExtraction.use_gpu"), str(int(gpu))]
         if mask_dir is not None:
             options += ["--ImageReader.mask_path", str(mask_dir)]
         if camera_mask is not None:
             options += ["--ImageReader.camera_mask_path", str(camera_mask)]
         self.run("feature_extractor", *options, verbose=verbose)
 
-    def match(self, database: Path, method: str, *, gpu: bool = False, tree: Path | None = None, verbose: bool = False) -> None:
-        """Match by `method`: exhaustive, sequential or vocab_tree (`tree` is needed before 3.12)."""
-        options = ["--database_path", str(database), f"--{self._matching}.use_gpu", str(int(gpu))]
+    def match(
+        self,
+        database: Path,
+        method: str,
+        *,
+        gpu: bool = False,
+        tree: Path | None = None,
+        tolerance: float | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Match by `method`: exhaustive, sequential or vocab_tree (`tree` is needed before 3.12). `tolerance` is the inlier distance
+        of the two-view geometries in pixels; COLMAP's own when absent."""
+        command = f"{method}_matcher"
+        options = ["--database_path", str(database), self._use_gpu(command), str(int(gpu))]
         if tree is not None:
             options += ["--VocabTreeMatching.vocab_tree_path", str(tree)]
-        self.run(f"{method}_matcher", *options, verbose=verbose)
+        if tolerance is not None:
+            options += [self.option(command, "TwoViewGeometry.max_error", "SiftMatching.max_error"), str(tolerance)]
+        self.run(command, *options, verbose=verbose)
+
+    def _use_gpu(self, command: str) -> str:
+        return self.option(command, "FeatureMatching.use_gpu", "SiftMatching.use_gpu")
 
     def verify(self, database: Path, pairs: Path, *, verbose: bool = False) -> None:
         """Estimate the two-view geometries of the pairs listed in a file (two names a line). COLMAP takes matches that are in the
         database already as they are, and matches only pairs that have none."""
         options = ["--database_path", str(database), "--match_list_path", str(pairs), "--match_type", "pairs"]
-        self.run("matches_importer", *options, f"--{self._matching}.use_gpu", "0", verbose=verbose)
+        self.run("matches_importer", *options, self._use_gpu("matches_importer"), "0", verbose=verbose)
 
-    def map(self, database: Path, images: Path, sparse: Path, *, verbose: bool = False) -> int:
-        """Incremental mapping; the largest model becomes `sparse/0`.
+    def map(self, database: Path, images: Path, sparse: Path, *, tolerance: float | None = None, verbose: bool = False) -> int:
+        """Incremental mapping; the largest model becomes `sparse/0`. `tolerance` is the inlier distance in pixels; COLMAP's own when
+        absent.
 
         Returns:
             How many models were found.
@@ -118,17 +145,43 @@ class ColmapBinary:
         shutil.rmtree(sparse, ignore_errors=True)
         sparse.mkdir(parents=True)
         options = ["--database_path", str(database), "--image_path", str(images), "--output_path", str(sparse)]
-        self.run("mapper", *options, "--Mapper.ba_global_function_tolerance", "1e-6", verbose=verbose)
+        options += ["--Mapper.ba_global_function_tolerance", "1e-6"]
+        if tolerance is not None:
+            for name in ("init_max_error", "filter_max_reproj_error", "tri_merge_max_reproj_error", "tri_complete_max_reproj_error"):
+                options += [f"--Mapper.{name}", str(tolerance)]
+        self.run("mapper", *options, verbose=verbose)
         models = sorted(p for p in sparse.iterdir() if (p / "images.bin").is_file())
         if not models:
-            raise SegmotionError(f"{sparse}: COLMAP found no model; too little of the static world is seen, or the camera hardly moves")
+            raise SegmotionError(
+                f"{sparse}: COLMAP found no model; too little of the static world is seen, or the camera hardly moves"
+            )
         put_largest_first(models)
         return len(models)
 
-    def refine_principal_point(self, model: Path, *, verbose: bool = False) -> None:
-        """Bundle adjustment of a model in place with the principal point free, as ns-process-data does."""
-        options = ["--input_path", str(model), "--output_path", str(model), "--BundleAdjustment.refine_principal_point", "1"]
+    def refine(self, model: Path, *, verbose: bool = False) -> bool:
+        """Bundle adjustment of all intrinsics, principal point too, as ns-process-data does.
+
+        Returns:
+            False where it was not taken over, because the focal length ran away: such a clip cannot tell that many intrinsics.
+        """
+        refined = model.with_name(f"{model.name}.refined")
+        shutil.rmtree(refined, ignore_errors=True)
+        shutil.copytree(model, refined)
+        options = ["--input_path", str(model), "--output_path", str(refined), "--BundleAdjustment.refine_principal_point", "1"]
         self.run("bundle_adjuster", *options, verbose=verbose)
+        taken = read_intrinsics(refined).agrees(read_intrinsics(model))
+        if taken:
+            shutil.rmtree(model)
+            refined.rename(model)
+        else:
+            shutil.rmtree(refined)
+        return taken
+
+
+@functools.lru_cache
+def _help(command: tuple[str, ...]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    return done.stdout + done.stderr
 
 
 def put_largest_first(models: Sequence[Path]) -> None:

@@ -99,7 +99,9 @@ def list_images(folder: Path) -> list[Path]:
     found = [
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+        if path.is_file()
+        and path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     ]
     if not found:
         raise SegmotionError(f"{folder}: no images in this folder or below; expected files named {', '.join(sorted(IMAGE_SUFFIXES))}")

@@ -43,7 +43,9 @@ class Masks:
         print(f"{len(done.names)} masks in {self.masks}, {100 * sum(done.masked_share) / len(done.names):.1f} % of the pixels masked")
         folders = f"--image_path {shlex.quote(str(self.images))} --ImageReader.mask_path {shlex.quote(str(self.masks))}"
         print(f"next: colmap feature_extractor --database_path database.db {folders}")
-        print("(into a new database: COLMAP keeps the features of images that it knows; 'segmotion colmap filter' mends one that exists)")
+        print(
+            "(into a new database: COLMAP keeps the features of images that it knows; 'segmotion colmap filter' mends one that exists)"
+        )
         return 0
 
 
@@ -75,9 +77,7 @@ class Filter:
         output = self.database if self.output is None else self.output
         if not self.in_place and output.exists():
             raise SegmotionError(f"{output}: exists already; give another --output, or --in-place to replace the input")
-        done = filter_database(
-            self.database, self.masks, output, matches=self.matches, verify=self.verify, colmap_cmd=self.colmap_cmd
-        )
+        done = filter_database(self.database, self.masks, output, matches=self.matches, verify=self.verify, colmap_cmd=self.colmap_cmd)
         print(f"{output}: {done.dropped} of {done.keypoints} keypoints in {done.images} images lay in masked pixels and are gone")
         print(f"{done.matches_dropped} of {done.matches} matches in {done.pairs} image pairs went with them")
         if done.emptied:
@@ -134,7 +134,8 @@ class Undistort:
         if self.output.exists() and any(self.output.iterdir()):
             raise SegmotionError(f"{self.output}: this folder holds files already; give another one")
         names = undistort_masks(self.model, self.masks, self.output, self.undistorted)
-        print(f"{len(names)} masks in {self.output}; next: colmap stereo_fusion … --StereoFusion.mask_path {shlex.quote(str(self.output))}")
+        print(f"{len(names)} masks in {self.output}")
+        print(f"next: colmap stereo_fusion … --StereoFusion.mask_path {shlex.quote(str(self.output))}")
         return 0
 
 

@@ -92,7 +92,9 @@ def kept_keypoints(xy: np.ndarray, keep: np.ndarray) -> np.ndarray:
 def keypoints(database: Path) -> dict[str, np.ndarray]:
     """N×2 float32 keypoint positions of every image, by name."""
     with _connect(database) as connection:
-        rows = connection.execute("SELECT i.name, k.rows, k.cols, k.data FROM images i LEFT JOIN keypoints k USING (image_id)").fetchall()
+        rows = connection.execute(
+            "SELECT i.name, k.rows, k.cols, k.data FROM images i LEFT JOIN keypoints k USING (image_id)"
+        ).fetchall()
     return {name: _matrix(data, count or 0, columns or 2, np.float32)[:, :2] for name, count, columns, data in rows}
 
 

@@ -77,8 +77,8 @@ def write_image_masks(
             ordered = order == "sequence" or (order == "auto" and len(clip_paths) > 1 and looks_ordered(clip_paths))
             if not ordered:
                 result.warnings.append(
-                    f"{images / folder}: the images follow each other like photos, not like frames of a video; hardly any motion can be "
-                    "seen in them (--order sequence overrules)"
+                    f"{images / folder}: the images follow each other like photos, not like frames of a video; hardly any motion can "
+                    "be seen in them (--order sequence overrules)"
                 )
             clip = find_masks(clip_paths, Path(scratch) / str(number), replace(settings, unordered=not ordered))
             result.warnings += clip.report["warnings"]
@@ -96,7 +96,9 @@ def write_image_masks(
         fresh.rename(masks)
     heavy = [name for name, share in zip(names, result.masked_share, strict=True) if share > 0.8]
     if heavy:
-        result.warnings.append(f"{len(heavy)} image(s) have more than 80 % masked, {heavy[0]} first: COLMAP will find few features there")
+        result.warnings.append(
+            f"{len(heavy)} image(s) have more than 80 % masked, {heavy[0]} first: COLMAP will find few features there"
+        )
     return result
 
 
@@ -120,8 +122,8 @@ def _keep_motion(source: Path, target: Path, names: list[str], clip_names: list[
 class OwnMasks:
     """Keep masks of the user's (0 = leave out) for images in sub-folders.
 
-    A mask belongs to an image when it has the image's relative name with `.png` added, with its suffix replaced by `.png`, or as it is;
-    one file `mask.png` serves all others.
+    A mask belongs to an image when it has the image's relative name with `.png` added, with its suffix replaced by `.png`, or as it
+    is; one file `mask.png` serves all others.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:
@@ -130,7 +132,12 @@ class OwnMasks:
             raise SegmotionError(f"{folder}: no such folder (--extra-masks)")
         self.found: dict[str, Path] = {}
         for name in names:
-            candidates = [self.folder / f"{name}.png", (self.folder / name).with_suffix(".png"), self.folder / name, self.folder / "mask.png"]
+            candidates = [
+                self.folder / f"{name}.png",
+                (self.folder / name).with_suffix(".png"),
+                self.folder / name,
+                self.folder / "mask.png",
+            ]
             path = next((c for c in candidates if c.is_file()), None)
             if path is not None:
                 self.found[name] = path

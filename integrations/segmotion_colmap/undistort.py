@@ -48,8 +48,8 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
         keep = read_keep(masks, image.name)
         if keep.shape != (camera.height, camera.width):
             raise SegmotionError(
-                f"{masks}/{image.name}.png: {keep.shape[1]}×{keep.shape[0]} pixels, but the camera has {camera.width}×{camera.height}; "
-                "masks must have the size of the distorted images"
+                f"{masks}/{image.name}.png: {keep.shape[1]}×{keep.shape[0]} pixels, but the camera has "
+                f"{camera.width}×{camera.height}; masks must have the size of the distorted images"
             )
         if key != (image.camera_id, plain.camera_id):  # images of one camera mostly follow each other
             key, position = (image.camera_id, plain.camera_id), _source_positions(plain, camera)

@@ -1,0 +1,1 @@
+"""nerfstudio's door: `ns-process-data … --motion-mask`, masks for finished datasets, a dataparser, methods with masked metrics."""
