@@ -20,9 +20,12 @@ import numpy as np
 
 from segmotion_plugin.clip import read_rgb
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.trackers.dis import DisFlow, sample
 
 _GRID = 4
 """Working pixels between the points at which flow is judged."""
+_FIT_POINTS = 600
+"""Matches that a fundamental matrix is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Options:
         seed: of the sampling.
     """
 
-    dynamic: float = 2.0
+    dynamic: float = 1.0
     static: float = 0.01
     iterations: int = 2
     long_side: int = 432
@@ -67,24 +70,24 @@ def epipolar_masks(frames: Sequence[Path | np.ndarray], options: Options | None 
     if len(frames) < 2:
         raise SegmotionError(f"the epipolar baseline needs two frames or more, got {len(frames)}")
     rng = np.random.default_rng(options.seed)
-    flows = _flows(frames, options)
-    features = _features(frames, options, flows[0].shape[:2])
-    grid = _grid_points(flows[0].shape[:2])
+    motions = _motions(frames, options)
+    shape = _small(frames[0], options.long_side).shape
+    features = _features(frames, options, shape)
+    grid = _grid_points(shape)
     flat = [feature.reshape(-1, feature.shape[-1]) for feature in features]
     static = [np.ones(len(grid), dtype=bool) for _ in frames]
     probability = [np.zeros(len(grid), dtype=np.float32) for _ in frames]
     for _ in range(options.iterations):
-        evidence = _evidence(flows, grid, static, options)
+        evidence = _evidence(motions, grid, static, options)
         classifier = _train(flat, evidence, options, rng)
         if classifier is None:  # no pixel is likely dynamic: nothing moves
             probability = [np.zeros(len(grid), dtype=np.float32) for _ in frames]
             break
         probability = [classifier(feature) for feature in flat]
         static = [values < 0.5 for values in probability]
-    shape = features[0].shape[:2]
     for frame, values in zip(frames, probability, strict=True):
         height, width = _load(frame).shape[:2]
-        full = cv2.resize(values.reshape(shape), (width, height), interpolation=cv2.INTER_CUBIC)
+        full = cv2.resize(values.reshape(_grid_shape(shape)), (width, height), interpolation=cv2.INTER_CUBIC)
         yield (full > 0.5).astype(np.uint8)
 
 
@@ -161,12 +164,32 @@ def _small(frame: Path | np.ndarray, long_side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _flows(frames: Sequence[Path | np.ndarray], options: Options) -> list[np.ndarray]:
-    """T float16 flows h×w×2 at working size: frame t to t+1, and for the last frame to the one before."""
-    engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(_small(frame, options.long_side), cv2.COLOR_RGB2GRAY) for frame in frames]
-    pairs = [(t, t + 1) for t in range(len(grey) - 1)] + [(len(grey) - 1, len(grey) - 2)]
-    return [engine.calc(grey[a], grey[b], None).astype(np.float16) for a, b in pairs]
+@dataclass(frozen=True)
+class _Motion:
+    """Flow of one frame's grid points: n×2 displacements in working pixels, and n bool where they can be trusted."""
+
+    step: np.ndarray
+    trusted: np.ndarray
+
+
+def _motions(frames: Sequence[Path | np.ndarray], options: Options) -> list[list[_Motion]]:
+    """Per frame the motion of its grid points to the frame before and after; trusted where the way back leads home."""
+    engine = DisFlow()
+    found: list[list[_Motion]] = [[] for _ in frames]
+    grey = cv2.cvtColor(_small(frames[0], options.long_side), cv2.COLOR_RGB2GRAY)
+    for t in range(len(frames) - 1):
+        following = cv2.cvtColor(_small(frames[t + 1], options.long_side), cv2.COLOR_RGB2GRAY)
+        forward, backward = engine(grey, following), engine(following, grey)
+        for frame, flow, back in ((t, forward, backward), (t + 1, backward, forward)):
+            grid = _grid_points(flow.shape)
+            step = sample(flow, grid)
+            target = grid + step
+            home = sample(back, target)
+            inside = ((target >= 0) & (target < [flow.shape[1], flow.shape[0]])).all(axis=1)
+            miss = ((step + home) ** 2).sum(axis=1)
+            found[frame].append(_Motion(step, inside & (miss < 0.5 + 0.01 * (step**2 + home**2).sum(axis=1))))
+        grey = following
+    return found
 
 
 def _grid_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -181,44 +204,52 @@ def _grid_points(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _evidence(
-    flows: Sequence[np.ndarray], grid: np.ndarray, static: Sequence[np.ndarray], options: Options
+    motions: Sequence[Sequence[_Motion]], grid: np.ndarray, static: Sequence[np.ndarray], options: Options
 ) -> list[np.ndarray]:
     """Sparse labels of every frame's grid points: 1 likely dynamic, -1 likely static, 0 unknown."""
     labels = []
-    for flow, still in zip(flows, static, strict=True):
-        at_grid = cv2.remap(
-            flow.astype(np.float32), grid[:, None].astype(np.float32) - 0.5, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
-        )[:, 0]
-        target = grid + at_grid
-        length = float(np.linalg.norm(at_grid, axis=1).mean())
-        inside = ((target >= 0) & (target < [flow.shape[1], flow.shape[0]])).all(axis=1)
-        chosen = np.flatnonzero(still & inside)[::3]
-        matrix = fundamental_matrix(grid[chosen], target[chosen]) if length > 1e-3 else None
-        if matrix is None:
-            labels.append(np.zeros(len(grid), dtype=np.int8))
-            continue
-        error = squared_sampson_error(matrix, grid, target)
-        label = (error > options.dynamic * length).astype(np.int8) - (error < options.static * length).astype(np.int8)
-        labels.append(np.where(inside, label, 0).astype(np.int8))
+    for around, still in zip(motions, static, strict=True):
+        dynamic = np.zeros(len(grid), dtype=bool)
+        fits, judged = np.ones(len(grid), dtype=bool), np.zeros(len(grid), dtype=bool)
+        for motion in around:
+            length = float(np.linalg.norm(motion.step, axis=1).mean())
+            chosen = np.flatnonzero(still & motion.trusted)
+            chosen = chosen[np.linspace(0, len(chosen) - 1, min(_FIT_POINTS, len(chosen))).astype(int)]
+            target = grid + motion.step
+            matrix = fundamental_matrix(grid[chosen], target[chosen]) if length > 1e-3 else None
+            if matrix is None:
+                continue
+            error = squared_sampson_error(matrix, grid, target)
+            dynamic |= motion.trusted & (error > options.dynamic * length)
+            fits &= ~motion.trusted | (error < options.static * length)
+            judged |= motion.trusted
+        labels.append(dynamic.astype(np.int8) - (judged & fits & ~dynamic).astype(np.int8))
     return labels
 
 
 def _train(
     features: Sequence[np.ndarray], evidence: Sequence[np.ndarray], options: Options, rng: np.random.Generator
 ) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The clip's classifier, from equally many samples of both kinds; None when one kind is missing."""
+    """The clip's classifier; None when one kind of label is missing.
+
+    It learns from both kinds with equal weight. Its odds are then moved half-way (in logarithms) towards how often the labels
+    occur: without that it calls too much dynamic, with the full ratio too little, as likely dynamic pixels are the sparser labels.
+    """
     frame = np.concatenate([np.full(len(label), t) for t, label in enumerate(evidence)])
     point = np.concatenate([np.arange(len(label)) for label in evidence])
     label = np.concatenate(list(evidence))
-    picked = []
+    picked, counts = [], []
     for kind in (1, -1):
         rows = np.flatnonzero(label == kind)
         if len(rows) < 20:
             return None
+        counts.append(len(rows))
         picked.append(rng.choice(rows, min(options.samples, len(rows)), replace=False))
     rows = np.sort(np.concatenate(picked))
     inputs = np.stack([features[t][i] for t, i in zip(frame[rows], point[rows], strict=True)])
-    return LogisticRegression(inputs, label[rows] > 0, options.ridge)
+    classifier = LogisticRegression(inputs, label[rows] > 0, options.ridge)
+    classifier.coefficients[-1] += 0.5 * np.log(counts[0] / counts[1])
+    return classifier
 
 
 def _features(frames: Sequence[Path | np.ndarray], options: Options, shape: tuple[int, ...]) -> list[np.ndarray]:
