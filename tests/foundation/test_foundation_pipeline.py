@@ -23,6 +23,8 @@ from segmotion_plugin.motion.seganymo import SegAnyMo
 from segmotion_plugin.semantics.dinov2 import DinoV2, SegAnyMoFeatures
 from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.simulation import render, scenes
+from segmotion_plugin.trackers import base
+from segmotion_plugin.trackers.base import SamplingOptions
 
 NUM_FRAMES = 10
 
@@ -51,6 +53,8 @@ TINY: dict[str, Callable[[str], Any]] = {
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    few = SamplingOptions(num_tracks=400)
+    monkeypatch.setattr(base, "SamplingOptions", lambda: few)
     for name, build in TINY.items():
         monkeypatch.setitem(models.LOADERS, name, Loader(lambda settings, device, build=build: build(device)))
 
