@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-
-if TYPE_CHECKING:
-    import pycolmap
 
 # Images per shot up to which every pair is matched, whatever their order.
 EXHAUSTIVE_UP_TO = 24
@@ -40,10 +37,10 @@ def quiet_colmap() -> Iterator[None]:
 
 
 def pixel_tolerance(width: int, height: int) -> float:
-    """Inlier distance in pixels of matches and observations: COLMAP's 4 px at 1600 px and above, less for small images.
+    """Inlier distance of a model's observations in pixels: COLMAP's 4 px at 1600 px and above, less for small images.
 
-    At 4 px of a 400 px image nearly every pair of neighbouring frames would fit a homography, and wrong matches would
-    pull the bundle adjustment.
+    Matching keeps COLMAP's 4 px at all sizes: a narrower band around two-view geometries of so little parallax selects
+    the matches that fit their error (on a rendered clip of 426 px, 1.6 px took the trajectory from 0.02 % to 0.09 %).
     """
     return 4.0 * float(np.clip(max(width, height) / 1600.0, 0.4, 1.0))
 
@@ -215,13 +212,13 @@ def pairs_of(count: int, matching: str, overlap: int) -> list[tuple[int, int]]:
 
     Args:
         count: number of images.
-        matching: "exhaustive", or "sequential": neighbours up to `overlap` apart and those 16, 32, 64, … apart
-            (COLMAP's quadratic overlap), which hold long sequences together.
-        overlap: see above.
+        matching: "exhaustive", or "sequential": neighbours 1, 2, 4, 8, … apart (COLMAP's quadratic overlap), which
+            costs little and holds long sequences together.
+        overlap: how many of these steps.
     """
     if matching == "exhaustive":
         return [(i, j) for i in range(count) for j in range(i + 1, count)]
-    steps = sorted({*range(1, overlap + 1), *(2**k for k in range(overlap))})
+    steps = [2**k for k in range(overlap)]
     return [(i, i + step) for i in range(count) for step in steps if i + step < count]
 
 
@@ -232,21 +229,10 @@ def choose_matching(count: int, matching: str, ordered: bool) -> str:
     return "exhaustive" if count <= (EXHAUSTIVE_UP_TO if ordered else UNORDERED_EXHAUSTIVE_UP_TO) else "sequential"
 
 
-def verification_options(tolerance: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
-    """Options of the two-view geometry with an inlier distance in pixels."""
-    import pycolmap
-
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = tolerance
-    options.ransac.random_seed = seed
-    return options
-
-
 def match(
     database: Path,
     name_pairs: Sequence[tuple[str, str]],
     *,
-    tolerance: float,
     threads: int,
     seed: int,
     progress: Progress | None = None,
@@ -258,6 +244,8 @@ def match(
     options.use_gpu = False
     options.num_threads = threads
     pairs_path = database.with_name("pairs.txt")
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = str(pairs_path)
     pycolmap.set_random_seed(seed)
@@ -270,7 +258,7 @@ def match(
                     database,
                     matching_options=options,
                     pairing_options=pairing,
-                    verification_options=verification_options(tolerance, seed),
+                    verification_options=verification,
                     device=pycolmap.Device.cpu,
                 )
                 if progress is not None:

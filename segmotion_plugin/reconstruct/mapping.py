@@ -167,7 +167,12 @@ def _adjust(model: pycolmap.Reconstruction, tolerance: float, threads: int, prin
         spread = median_error(model)
         options.ceres.loss_function_scale = float(np.clip(2.0 * spread, 0.1, tolerance))
         with quiet_colmap():
-            pycolmap.bundle_adjustment(model, options)
+            # pycolmap.bundle_adjustment() would do the same, but its log lines cannot be kept off standard error.
+            config = pycolmap.BundleAdjustmentConfig()
+            for image_id in model.reg_image_ids():
+                config.add_image(image_id)
+            config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+            pycolmap.create_default_bundle_adjuster(options, config, model).solve()
             model.update_point_3d_errors()
             limit = float(np.clip(OUTLIER_MEDIANS * median_error(model), 0.5, tolerance))
             pycolmap.ObservationManager(model).filter_all_points3D(limit, MIN_ANGLE_DEG)

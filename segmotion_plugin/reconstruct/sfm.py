@@ -135,14 +135,7 @@ def reconstruct(
         for group in groups:
             matching = db.choose_matching(len(group), options.matching, options.ordered)
             pairs += [(group[i], group[j]) for i, j in db.pairs_of(len(group), matching, options.overlap)]
-        db.match(
-            path,
-            pairs,
-            tolerance=db.pixel_tolerance(width, height),
-            threads=options.threads,
-            seed=options.seed,
-            progress=progress,
-        )
+        db.match(path, pairs, threads=options.threads, seed=options.seed, progress=progress)
 
     with clock.step("mapping"):
         shots = []

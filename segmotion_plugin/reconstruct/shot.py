@@ -43,7 +43,7 @@ class SfmOptions:
     groups: list[list[str]] | None = None
     """Image names of each shot, in order; shots are matched and reconstructed apart. One shot when absent."""
     overlap: int = 10
-    """Neighbours that sequential matching takes, beside those 16, 32, … images apart."""
+    """Steps of sequential matching: pairs 1, 2, 4, 8, … images apart."""
     max_features: int = 4096
     """Keypoints per image; masks are applied after detection."""
     focal: float | None = None
