@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from segmotion_4d.export_command import export
 from segmotion_4d.formats import FORMATS
+from segmotion_4d.import_command import import_results
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "import_results"]

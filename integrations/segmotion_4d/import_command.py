@@ -1,0 +1,214 @@
+"""`segmotion import`: starts from masks and tracks that were made elsewhere, and makes the rest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from segmotion_4d.readers.mask_folder import MaskFolder, MaskFormat
+from segmotion_4d.readers.tapip3d_tracks import read_tracks
+from segmotion_plugin.clip import Clip
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.files import write_json
+from segmotion_plugin.ingest import ingest
+from segmotion_plugin.mask_files import draw, remove_masks, write_masks
+from segmotion_plugin.progress import Console, Meter
+from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
+from segmotion_plugin.workspace import Workspace
+
+# Above this share of moving pixels the polarity was probably the other one.
+_TOO_MUCH = 0.6
+
+
+def import_results(
+    source: Path,
+    out: Path,
+    *,
+    masks: Path | None = None,
+    masks_format: MaskFormat | None = None,
+    tracks: Path | None = None,
+    settings: MaskSettings | None = None,
+    reconstruct: bool = True,
+) -> dict[str, Any]:
+    """Make a processed folder from masks or tracks of other programs, and what they lack from the pipeline's own stages.
+
+    Masks without tracks: the clip is tracked, and a track belongs to the object on which most of it lies. Tracks without masks: the
+    pipeline tells which of them move and cuts the masks. Tracks of objects count as moving in every frame where masks came alone,
+    since masks do not tell when an object rests.
+
+    Args:
+        source: the video or folder of images.
+        out: folder of the results.
+        masks: folder of masks, one per frame.
+        masks_format: what they mean: `colmap`, `nerfstudio`, `dynamic` or `davis`.
+        tracks: npz of TAPIP3D or SpatialTrackerV2.
+        settings: as for `pipeline.masks`.
+        reconstruct: find the cameras too.
+
+    Returns:
+        The report that is also written to `motion/report.json`.
+
+    Raises:
+        SegmotionError: input that does not fit together; `out` is left as it was, or is removed where it was new.
+    """
+    settings = settings or MaskSettings()
+    settings.check()
+    if masks is None and tracks is None:
+        raise SegmotionError("nothing to import: give --masks DIR with --masks-format, or --tracks FILE, or both")
+    if (masks is None) != (masks_format is None):
+        raise SegmotionError("--masks and --masks-format belong together: the polarity of masks cannot be told from looking at them")
+    source, out = Path(source), Path(out)
+    console, meter = Console(settings.quiet), Meter()
+    fresh = not out.exists() or not any(out.iterdir())
+    space = Workspace.create(out, source)
+    try:
+        with meter.measure("frames"):
+            clip, warnings = ingest(source, space, settings, console)
+        folder = MaskFolder(masks, masks_format, clip) if masks is not None and masks_format is not None else None
+        given = read_tracks(tracks, len(clip), clip.width, clip.height) if tracks is not None else None
+        with meter.measure("masks and tracks"):
+            frames, full, motion = _complete(clip, space, settings, console, folder, given)
+            summary = write_masks(space, clip, settings, console, frames, full, motion)
+            remove_masks(out)
+    except SegmotionError:
+        if fresh:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
+    with meter.measure("pictures"):
+        draw(space, clip, console, summary)
+    warnings += folder.notes if folder else []
+    if summary.moving_share > _TOO_MUCH:
+        warnings.append(
+            f"{100 * summary.moving_share:.0f} % of the pixels move: is the polarity of the masks the other one? "
+            "colmap and nerfstudio masks are black where things move, dynamic ones white; look at motion/overview.png"
+        )
+    report: dict[str, Any] = {
+        "input": str(source),
+        "imported": {"masks": str(masks or ""), "masks_format": masks_format or "", "tracks": str(tracks or "")},
+        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()},
+        "seed": settings.seed,
+        "frames": len(clip),
+        "images": len(clip.names),
+        "size": [clip.width, clip.height],
+        "work_size": list(clip.work_size),
+        "shots": clip.shots,
+        "masks": asdict(summary),
+        "stages": meter.stages,
+        "warnings": warnings,
+    }
+    write_json(space.motion / "report.json", report)
+    space.remove_work()
+    space.forget("frames", "tracks", "features", "motion")
+    if reconstruct:
+        from segmotion_plugin import pipeline
+
+        return pipeline.reconstruct(out, quiet=settings.quiet)
+    for warning in warnings:
+        console.say(f"warning: {warning}")
+    return report
+
+
+def _complete(
+    clip: Clip, space: Workspace, settings: MaskSettings, console: Console, folder: MaskFolder | None, given: Tracks | None
+) -> tuple[Iterable[tuple[int, np.ndarray, np.ndarray]], Tracks, TrackMotion]:
+    """Soft masks and object ids per image, tracks in the images' pixels, and their motion; what was not given is computed."""
+    from segmotion_plugin.plan import resolve
+
+    if folder is not None:
+        tracks = given if given is not None else _scaled(resolve(settings).track(clip, space, settings, console), clip.scale)
+        return _selected(folder, clip), tracks, motion_from_masks(tracks, folder)
+    assert given is not None
+    plan = resolve(settings)
+    own = plan.track(clip, space, settings, console)  # leaves the flow that the masks are cut with
+    del own
+    tracks = _scaled(given, (1 / clip.scale[0], 1 / clip.scale[1]))
+    features = plan.describe(clip, space, "imported", console)
+    motion = plan.classify(clip, space, tracks, features, settings, console)
+    frames = plan.segment(clip, space, tracks, motion, features, settings, console)
+    return frames, given, TrackMotion(given, motion.probability, motion.moving_flat, motion.object_id)
+
+
+def _scaled(tracks: Tracks, scale: tuple[float, float]) -> Tracks:
+    """The same tracks with their positions times (x, y)."""
+    return Tracks(
+        tracks.first,
+        tracks.offset,
+        tracks.xy_flat * np.array(scale, np.float32),
+        tracks.visible_flat,
+        tracks.confidence_flat,
+        tracks.query_frame,
+        tracks.num_frames,
+    )
+
+
+def _selected(folder: MaskFolder, clip: Clip) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    for frame in clip.selected.tolist():
+        labels = folder.labels(frame)
+        yield frame, (labels > 0).astype(np.float32), labels
+
+
+def motion_from_masks(tracks: Tracks, folder: MaskFolder) -> TrackMotion:
+    """Give every track the object on which at least half of its visible positions lie.
+
+    The probability is the share of its positions on objects, and its object counts as moving wherever the track is.
+    """
+    votes = np.zeros((len(tracks), 256), np.int32)
+    for frame, labels in folder:
+        ids, xy = tracks.observations_at(frame)
+        column = np.clip(np.floor(xy[:, 0]).astype(int), 0, labels.shape[1] - 1)
+        row = np.clip(np.floor(xy[:, 1]).astype(int), 0, labels.shape[0] - 1)
+        np.add.at(votes, (ids, labels[row, column]), 1)
+    total = np.maximum(votes.sum(axis=1), 1)
+    share = votes[:, 1:].sum(axis=1) / total
+    object_id = np.where(share >= 0.5, votes[:, 1:].argmax(axis=1) + 1, 0)
+    return TrackMotion(tracks, share, np.repeat(object_id > 0, tracks.length), object_id)
+
+
+@dataclass
+class Import:
+    """Start from masks or tracks that were made elsewhere (SegAnyMo, GMOS, GeoMotion, SAM 2, TAPIP3D, your own) and make the rest."""
+
+    input: tyro.conf.Positional[Path]
+    """The video or folder of images that they belong to."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the results (new, empty, or of an earlier run)."""
+    masks: Path | None = None
+    """Folder of masks, one per frame, by name or in order."""
+    masks_format: MaskFormat | None = None
+    """colmap, nerfstudio: black where things move; dynamic: white where things move; davis: object ids."""
+    tracks: Path | None = None
+    """npz of TAPIP3D or SpatialTrackerV2, over all frames of the input."""
+    every: int = 1
+    """Take every N-th frame as an image."""
+    fps: float | None = None
+    """Frames per second of an image folder, for time stamps."""
+    dilate: float | None = None
+    """Pixels by which keep masks are grown around what moves; by default 0.5 % of the longer image side."""
+    reconstruct: bool = True
+    """Find the cameras too."""
+    seed: int = 0
+    """Seed of everything random."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """No progress bars."""
+
+    def main(self) -> int:
+        """Run it."""
+        settings = MaskSettings(every=self.every, fps=self.fps, dilate=self.dilate, seed=self.seed, quiet=self.quiet)
+        import_results(
+            self.input,
+            self.out,
+            masks=self.masks,
+            masks_format=self.masks_format,
+            tracks=self.tracks,
+            settings=settings,
+            reconstruct=self.reconstruct,
+        )
+        return 0

@@ -1,0 +1,1 @@
+"""Readers of masks and tracks that were made elsewhere."""
