@@ -1,6 +1,6 @@
 """A reconstructed folder as a nerfstudio dataset: `transforms.json`, `sparse_pc.ply`, downscaled images and masks.
 
-The files are those that `ns-process-data` of nerfstudio 1.1.5 writes (its function `colmap_to_json`), with two additions
+The files are those that `ns-process-data` of nerfstudio 1.1.5 writes (its `colmap_to_json`), with two additions
 that its parsers read: `mask_path` on every frame, and `time` where it is known. Frames are sorted by name.
 """
 
