@@ -87,6 +87,8 @@ def test_colmap_undistorted_is_a_centred_pinhole_that_pycolmap_reads(clip):
         check_dynamic(simulated.labels[frame], picture, read_png(root / "colmap_masks" / f"{image.name}.png") == 0)
     if kind == "plain":
         assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+        linked = folder / "clip one" / "images" / "frame_00001.png"
+        assert (root / "images" / "frame_00001.png").samefile(linked), "what needs no change is linked"
 
 
 @pytest.mark.parametrize("name", ["4dgaussians", "deformable-3dgs"])

@@ -42,7 +42,7 @@ class Pinhole:
         self._full = self._inner_size(fx, fy, multiple)
         scale = 1.0 if longest is None else min(1.0, longest / max(self._full))
         self.width, self.height = (max(1, round(side * scale)) for side in self._full)
-        self.focal = (fx * self.width / self._full[0], fy * self.height / self._full[1])
+        self.focal = (fx * (self.width / self._full[0]), fy * (self.height / self._full[1]))
         matrix = cameras.intrinsics()
         centred = np.allclose(matrix[:2, 2], [cameras.width / 2, cameras.height / 2], atol=1e-3)
         self.identical = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from segmotion_4d.model_files import check_model
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json
@@ -181,13 +182,13 @@ class Processed:
         """The COLMAP model."""
         import pycolmap
 
+        again = f"make it again with 'segmotion reconstruct {self.out}'"
+        check_model(self.model_path)
         try:
             model = pycolmap.Reconstruction(str(self.model_path))
         except (RuntimeError, ValueError, IndexError) as error:
-            raise SegmotionError(
-                f"{self.model_path}: not a readable COLMAP model ({str(error).splitlines()[0]}).\n"
-                f"Make it again with 'segmotion reconstruct {self.out}'."
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise SegmotionError(f"{self.model_path}: not a readable COLMAP model ({reason}); {again}") from None
         if len(model.cameras) != 1:
             raise SegmotionError(f"{self.model_path}: {len(model.cameras)} cameras; these formats hold clips of one camera")
         return model
