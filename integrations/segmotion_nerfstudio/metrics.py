@@ -64,19 +64,22 @@ class OptionalLpips:
     It is no `torch.nn.Module`, so that checkpoints are the same with and without it.
 
     Attributes:
+        kind: torchmetrics' class, set while its name stands for this one.
         metric: the torchmetrics metric, or None.
     """
 
+    kind: Any = None
     metric: Any = None
     _told = False
 
     def __init__(self, **settings: Any) -> None:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
+        kind = type(self).kind
+        if kind is None:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity as kind  # noqa: N813
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.metric = LearnedPerceptualImagePatchSimilarity(**settings)
+                self.metric = kind(**settings)
         except OSError as error:  # URLError, no cache folder, a cut-off file
             if not OptionalLpips._told:
                 OptionalLpips._told = True

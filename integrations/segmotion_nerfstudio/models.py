@@ -85,16 +85,10 @@ class SegmotionSplatfactoModel(_MaskedEvaluation, SplatfactoModel):
 
 @dataclass
 class SegmotionPipelineConfig(VanillaPipelineConfig):
-    """nerfstudio's pipeline with the motion panel in its viewer."""
+    """nerfstudio's pipeline, ours to hang the motion panel on."""
 
     _target: type = field(default_factory=lambda: SegmotionPipeline)
 
 
 class SegmotionPipeline(VanillaPipeline):
-    """nerfstudio's pipeline; `motion_panel` is an attribute of it, because the viewer looks for controls there."""
-
-    def __init__(self, config: SegmotionPipelineConfig, *arguments: Any, **named: Any) -> None:
-        super().__init__(config, *arguments, **named)
-        from segmotion_nerfstudio.panel import attach_panel
-
-        attach_panel(self)
+    """nerfstudio's pipeline. The viewer gathers its controls from attributes of the pipeline whose names do not begin with `_`."""
