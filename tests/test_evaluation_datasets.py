@@ -66,8 +66,9 @@ def test_selections(tmp_path: Path) -> None:
     assert names(None) == ["bear", "camel", "dog"]
     assert names(["dog", "bear"]) == ["dog", "bear"]
     assert names(listed) == names(str(listed)) == ["dog", "camel"]
-    with pytest.raises(SegmotionError, match="no sequence named blackswan, bmx-trees.*\nThere are: bear, camel, dog"):
-        names("davis16-moving")
+    for moving in ("davis16-moving", ["davis16-moving"]):
+        with pytest.raises(SegmotionError, match="no sequence named blackswan, bmx-trees.*\nThere are: bear, camel, dog"):
+            names(moving)
     with pytest.raises(SegmotionError, match="neither a list file nor one of davis16-moving, davis16-val"):
         names("davis99")
 

@@ -94,8 +94,8 @@ def davis_sequences(
 
     Args:
         root: the data set's folder.
-        names: sequences to take, or one of `SEQUENCE_LISTS`, or a text file that lists them (a name per line, or the DAVIS
-            2016 form with image and mask paths); all that are there when absent.
+        names: sequences or named lists of `SEQUENCE_LISTS` to take, or a text file that lists sequences (a name per line, or
+            the DAVIS 2016 form with image and mask paths); all that are there when absent.
         resolution: folder between `JPEGImages` and the sequences of the official layout.
         annotations: `Annotations`, or `Annotations_unsupervised` for the objects of the unsupervised DAVIS 2017 task.
 
@@ -179,8 +179,9 @@ def label_files(folder: Path | str, count: int) -> Iterator[np.ndarray]:
 
 
 def _names(names: Iterable[str] | str | Path) -> list[str]:
+    """Names of sequences from a named list, a list file, or an iterable of names and named lists."""
     if not isinstance(names, str | Path):
-        return list(names)
+        return list(dict.fromkeys(name for entry in names for name in SEQUENCE_LISTS.get(entry, [entry])))
     if str(names) in SEQUENCE_LISTS:
         return SEQUENCE_LISTS[str(names)]
     path = Path(names)

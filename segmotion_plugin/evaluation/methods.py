@@ -92,10 +92,6 @@ def folder_method(root: Path | str, name: str = "folder") -> Method:
     return Method(name, predict, {"root": str(root.resolve()), "newest": newest}, timed=False)
 
 
-METHODS: dict[str, Callable[[], Method]] = {"segmotion": pipeline_method, "epipolar": epipolar_method}
-"""Methods that need nothing but images, by the name the command line gives."""
-
-
 def _plain(settings: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(settings), default=str, sort_keys=True))
