@@ -53,7 +53,14 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
     keys = {"tracks": fingerprint(frames_key, _VERSIONS["tracks"], plan.tracker, settings.seed)}
     keys["features"] = fingerprint(frames_key, _VERSIONS["features"], plan.semantics)
     keys["motion"] = fingerprint(
-        keys["tracks"], keys["features"], _VERSIONS["motion"], plan.motion, plan.depth, settings.sensitivity, settings.seed, plan.weights_id
+        keys["tracks"],
+        keys["features"],
+        _VERSIONS["motion"],
+        plan.motion,
+        plan.depth,
+        settings.sensitivity,
+        settings.seed,
+        plan.weights_id,
     )
     if plan.masks == "none":
         with meter.measure("masks"):
@@ -64,14 +71,22 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
         with meter.measure("features"):
             features = plan.describe(clip, space, keys["features"], console)
         with meter.measure("motion"):
-            motion = _stored_motion(space, keys["motion"], tracks, lambda: plan.classify(clip, space, tracks, features, settings, console))
+            motion = _stored_motion(
+                space, keys["motion"], tracks, lambda: plan.classify(clip, space, tracks, features, settings, console)
+            )
         with meter.measure("masks"):
             frames = plan.segment(clip, space, tracks, motion, features, settings, console)
             summary = write_masks(space, clip, settings, console, frames, tracks, motion)
         with meter.measure("track file"):
             scale = np.array(clip.scale, np.float32)
             full = Tracks(
-                tracks.first, tracks.offset, tracks.xy_flat * scale, tracks.visible_flat, tracks.confidence_flat, tracks.query_frame, len(clip)
+                tracks.first,
+                tracks.offset,
+                tracks.xy_flat * scale,
+                tracks.visible_flat,
+                tracks.confidence_flat,
+                tracks.query_frame,
+                len(clip),
             )
             save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
     with meter.measure("pictures"):
@@ -146,7 +161,9 @@ def _stored_tracks(space: Workspace, key: str, make) -> Tracks:  # noqa: ANN001
     path = space.work / "tracks.npz"
     if space.done("tracks", key) and path.is_file():
         with np.load(path, allow_pickle=False) as data:
-            return Tracks(data["first"], data["offset"], data["xy"], data["visible"], data["confidence"], data["query"], int(data["frames"]))
+            return Tracks(
+                data["first"], data["offset"], data["xy"], data["visible"], data["confidence"], data["query"], int(data["frames"])
+            )
     space.forget("tracks", "motion")
     tracks = make()
     write_npz(

@@ -116,9 +116,7 @@ class Plan:
         from segmotion_plugin.trackers.dis import FlowStore
 
         flow = FlowStore(space.work / "flow.raw", *clip.work_size)
-        return densify(
-            clip, tracks, motion.probability, motion.object_id, flow, features, seed=settings.seed, frames=clip.selected
-        )
+        return densify(clip, tracks, motion.probability, motion.object_id, flow, features, seed=settings.seed, frames=clip.selected)
 
 
 def features_of_tracks(tracks: Tracks, features: RawStore, size: tuple[int, int]) -> np.ndarray:

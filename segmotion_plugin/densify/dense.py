@@ -57,10 +57,12 @@ class DenseOptions:
     """Grey levels by which the static world must explain a pixel worse than the flow to prove that it moves."""
     apart: float = 1.5
     """Pixels by which the two explanations must differ to be told apart."""
-    closing: int = 7
+    closing: int = 12
     """Radius over which proof is closed, pixels at half size: what it encloses is the inside of an object."""
     halo_width: float = 8.0
     """Widest halo, pixels at half size."""
+    alike: float = 15.0
+    """Colour distance (8-bit CIELAB) up to which a plain rim continues the still background beside it."""
     proof: float = 1.0
     """Weight of proof in a pixel's evidence."""
     against: float = 0.5
@@ -126,7 +128,14 @@ class Densifier:
                 _, xy, probability = self._tracks_at(frame)
                 near = splat(xy[probability > 0.5], (self.h, self.w), 6)
                 self._region_of[frame] = regions(
-                    *found, near, options.told, options.apart, options.closing, options.halo_width
+                    *found,
+                    near,
+                    self._explainer.image(frame),
+                    told=options.told,
+                    least_apart=options.apart,
+                    closing=options.closing,
+                    halo_width=options.halo_width,
+                    alike=options.alike,
                 )
         return self._region_of[frame]
 
@@ -159,7 +168,11 @@ class Densifier:
             pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
             xy, label, trust = xy[pick], (probability[pick] > 0.5).astype(np.float32), trust[pick]
             pixel_xy, pixel_label, pixel_trust = self._pixel_labels(frame)
-            xy, label, trust = np.concatenate([xy, pixel_xy]), np.concatenate([label, pixel_label]), np.concatenate([trust, pixel_trust])
+            xy, label, trust = (
+                np.concatenate([xy, pixel_xy]),
+                np.concatenate([label, pixel_label]),
+                np.concatenate([trust, pixel_trust]),
+            )
             features = self.features[frame]
             size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
             colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
@@ -193,7 +206,7 @@ class Densifier:
         column = np.clip((xy[:, 0] / 2).astype(np.int64), 0, self.w - 1)
         row = np.clip((xy[:, 1] / 2).astype(np.int64), 0, self.h - 1)
         np.add.at(total, (row, column), weight * np.sign(probability - 0.5))
-        np.add.at(amount, (row, column), weight)
+        np.add.at(amount, (row, column), 1.0)
         sigma = self.options.reach
         return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
 
