@@ -120,7 +120,7 @@ def _complete(
     clip: Clip, space: Workspace, settings: MaskSettings, console: Console, folder: MaskFolder | None, given: Tracks | None
 ) -> tuple[Iterable[tuple[int, np.ndarray, np.ndarray]], Tracks, TrackMotion]:
     """Soft masks and object ids per image, tracks in the images' pixels, and their motion; what was not given is computed."""
-    from segmotion_plugin.plan import resolve
+    from segmotion_plugin.presets import resolve
 
     if folder is not None:
         tracks = given if given is not None else _scaled(resolve(settings).track(clip, space, settings, console), clip.scale)
