@@ -29,7 +29,7 @@ Reconstruct = Callable[[Path, "Path | None", Path], "Cameras | None"]
 COLUMNS = (
     "clips", "J", "F", "share_masked", "share_truth", "object_J", "count_right", "switches_per_object", "J_moving",
     "false_positives_per_frame", "track_AUC", "track_F1", "trajectory", "trajectory_true_masks", "registered",
-    "trajectory_ok", "seconds_per_frame",
+    "trajectory_ok", "seconds_per_frame", "cpu_seconds_per_frame",
 )  # fmt: skip
 TRAJECTORY_FLOOR = 0.002
 """A trajectory error up to this share of the path is good whatever the true masks give."""
@@ -194,7 +194,7 @@ def _score(method: Method, clip: RenderedClip, out: Path, reconstruct: Reconstru
         error, true_error = scores["trajectory"], true_result["trajectory_true_masks"]
         limit = max(2 * true_error, TRAJECTORY_FLOOR) if true_error is not None else np.inf
         scores["trajectory_ok"] = error is not None and error <= limit
-    return {"labels": str(labels.resolve()), "seconds_per_frame": seconds, **scores}
+    return {"labels": str(labels.resolve()), **seconds, **scores}
 
 
 def _trajectory(

@@ -17,10 +17,11 @@ from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, worst_
 from segmotion_plugin.evaluation.scoring import cached, predict_labels, result_line, score_sequence
 
 DAVIS_COLUMNS = (
-    "J", "F", "JF", "seconds_per_frame", "share_masked", "share_truth", "object_J", "objects", "objects_found", "count_right",
-    "switches_per_object", "track_AUC", "track_F1", "track_best_F1", "subspace_AUC", "subspace_best_F1",
+    "J", "F", "JF", "seconds_per_frame", "cpu_seconds_per_frame", "share_masked", "share_truth",
+    "object_J", "objects", "objects_found", "count_right", "switches_per_object",
+    "track_AUC", "track_F1", "track_best_F1", "subspace_AUC", "subspace_best_F1",
 )  # fmt: skip
-STATIC_COLUMNS = ("share_masked", "worst_frame", "frames_masked", "seconds_per_frame")
+STATIC_COLUMNS = ("share_masked", "worst_frame", "frames_masked", "seconds_per_frame", "cpu_seconds_per_frame")
 
 
 def evaluate_davis(
@@ -65,7 +66,7 @@ def evaluate_davis(
                     method, sequence.name, sequence.images_folder, len(sequence), out / method.name
                 )
                 scores = score_sequence(sequence, labels, track_baselines=track_baselines)
-                return {"labels": str(labels.resolve()), "seconds_per_frame": seconds, **scores}
+                return {"labels": str(labels.resolve()), **seconds, **scores}
 
             key = {
                 "method": method.name,
@@ -129,7 +130,7 @@ def evaluate_static(
                     "share_masked": float(share.mean()),
                     "worst_frame": float(share.max()),
                     "frames_masked": float((share > 0).mean()),
-                    "seconds_per_frame": seconds,
+                    **seconds,
                 }
 
             settings = dict(method.settings)

@@ -23,7 +23,7 @@ TRACK_THRESHOLD = 0.5
 """Probability from which a track counts as moving in the track-level F1."""
 
 
-def predict_labels(method: Method, name: str, images: Path, count: int, out: Path) -> tuple[Path, float | None]:
+def predict_labels(method: Method, name: str, images: Path, count: int, out: Path) -> tuple[Path, dict[str, float | None]]:
     """Run a method on a sequence and leave its labels in a folder.
 
     Args:
@@ -34,14 +34,15 @@ def predict_labels(method: Method, name: str, images: Path, count: int, out: Pat
         out: the method's folder; labels that do not come as a folder go to `out/predictions/NAME`.
 
     Returns:
-        The folder of label images, and the seconds per frame (None for a method that is not timed).
+        The folder of label images, and `seconds_per_frame` by the clock and of processor time (`cpu_seconds_per_frame`, which a
+        busy machine does not change); None for a method that is not timed.
 
     Raises:
         SegmotionError: not one mask per image, or masks that are no H×W label images.
     """
     work = out / "work" / name
     work.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = method.predict(images, work)
     if isinstance(result, Path):
         folder = result
@@ -56,9 +57,12 @@ def predict_labels(method: Method, name: str, images: Path, count: int, out: Pat
             write_png(folder / f"{made:05d}.png", labels.astype(np.uint8), compression=1)
         if made + 1 != count:
             raise SegmotionError(f"{method.name}: {made + 1} masks for the {count} images of {name}; one per image is needed")
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     sum(1 for _ in label_files(folder, count))  # every mask is there and can be read before anything is scored
-    return folder, seconds / count if method.timed else None
+    return folder, {
+        "seconds_per_frame": seconds / count if method.timed else None,
+        "cpu_seconds_per_frame": cpu_seconds / count if method.timed else None,
+    }
 
 
 def score_sequence(
