@@ -34,7 +34,7 @@ FIT = FitOptions(8, 1, 48)
 
 @pytest.fixture(scope="module")
 def clip() -> TrainingClip:
-    return exact_clip(3, num_tracks=120)
+    return exact_clip(11, num_tracks=120)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clip: TrainingClip) -> Path
 
 
 def test_the_same_seed_gives_the_same_clip(clip: TrainingClip) -> None:
-    again = exact_clip(3, num_tracks=120)
+    again = exact_clip(11, num_tracks=120)
     np.testing.assert_array_equal(clip.xy, again.xy)
     np.testing.assert_array_equal(clip.moving, again.moving)
 
@@ -120,7 +120,7 @@ def test_batches_pad_short_samples_without_weight(clip: TrainingClip) -> None:
 
 
 def test_a_stopped_training_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig(out=tmp_path, steps=2, batch=2, tracks=48, model=SMALL)
+    config = TrainConfig(fine_steps=0, out=tmp_path, steps=2, batch=2, tracks=48, model=SMALL)
     checkpoint = tmp_path / "checkpoint.pt"
     optimise(config, folder / "exact", folder / "tracked", checkpoint, report=False)
     assert torch.load(checkpoint, weights_only=True)["step"] == 2
@@ -134,17 +134,25 @@ def test_a_stopped_training_goes_on_where_it_was(folder: Path, tmp_path: Path) -
 
 def test_no_clips_is_named(tmp_path: Path) -> None:
     with pytest.raises(SegmotionError, match="no training clips"):
-        optimise(TrainConfig(steps=1, model=SMALL), tmp_path / "a", tmp_path / "b", tmp_path / "c.pt", report=False)
+        optimise(
+            TrainConfig(fine_steps=0, steps=1, model=SMALL),
+            tmp_path / "a",
+            tmp_path / "b",
+            tmp_path / "c.pt",
+            report=False,
+        )
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
-    config = TrainConfig(steps=1000, learning_rate=1e-3)
-    rates = [learning_rate(step, config) for step in (0, 199, 600, 1000)]
-    assert rates[0] < 1e-5 < rates[2] < rates[1] and rates[3] == pytest.approx(5e-5)
+    config = TrainConfig(steps=1000, learning_rate=1e-3, fine_steps=500)
+    rates = [learning_rate(step, config) for step in (0, 199, 600, 999, 1000, 1500)]
+    assert rates[0] < 1e-5 < rates[2] < rates[1] and rates[3] == pytest.approx(5e-5, rel=0.01)
+    assert rates[4] == pytest.approx(1e-3 / 3) and rates[5] == pytest.approx(1e-3 / 60)
 
 
 def test_one_command_trains_calibrates_and_exports(folder: Path, tmp_path: Path) -> None:
     config = TrainConfig(
+        fine_steps=0,
         out=folder,
         steps=2,
         batch=2,
@@ -166,7 +174,7 @@ def test_one_command_trains_calibrates_and_exports(folder: Path, tmp_path: Path)
 
 
 def test_the_curve_is_written_every_fifty_steps(folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig(steps=50, batch=1, tracks=24, model=SMALL)
+    config = TrainConfig(fine_steps=0, steps=50, batch=1, tracks=24, model=SMALL)
     optimise(config, folder / "exact", folder / "tracked", tmp_path / "c.pt", report=False)
     with open(tmp_path / "c.csv", newline="") as handle:
         rows = list(csv.reader(handle))

@@ -142,7 +142,7 @@ def _baseline(name: str, seed: int) -> Scorer:
 def _trained(config: AblationConfig, name: str, shape: ModelConfig, fitting: list[LabelledClip]
              ) -> tuple[TrajectoryTransformer, Calibration]:  # fmt: skip
     clips = Path(config.clips)
-    train = TrainConfig(steps=config.steps, seed=config.seed, model=shape)
+    train = TrainConfig(steps=config.steps, fine_steps=0, seed=config.seed, model=shape)
     file = Path(config.out) / f"{name.replace(' ', '_').replace(',', '')}.pt"
     file.parent.mkdir(parents=True, exist_ok=True)
     average = optimise(train, clips / "exact", clips / "tracked", file, report=False)

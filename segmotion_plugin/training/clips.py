@@ -7,7 +7,7 @@ Two kinds: *exact* clips hold trajectories computed without pixels (cheap; the t
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,20 @@ def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], n
         name = scenes.NAMES[rng.integers(len(scenes.NAMES))]
         return scenes.build(name, int(rng.integers(_NAMED_SEEDS, 2**31)), frames, *size)
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
+
+
+def hurried(world: World, step: int, movers: bool) -> World:
+    """The world seen at every `step`-th frame only, with or without its movers."""
+    primitives = [
+        replace(
+            item,
+            pose=item.pose[::step] if item.pose.ndim == 3 else item.pose,
+            stretch=None if item.stretch is None else item.stretch[::step],
+        )
+        for item in world.primitives
+        if movers or item.object_id == 0
+    ]
+    return replace(world, primitives=primitives, cam_from_world=world.cam_from_world[::step])
 
 
 def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:

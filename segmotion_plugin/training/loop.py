@@ -30,13 +30,15 @@ class TrainConfig:
 
     Attributes:
         out: folder for clips, checkpoints, the curve and the exported weights.
-        steps: optimiser steps in all.
+        steps: optimiser steps of the first phase.
+        fine_steps: steps of the second phase, mostly on rendered and tracked clips, at a third of the learning rate.
         batch: windows per step.
         tracks: most tracks per window; each batch draws its own number.
         learning_rate: peak of the schedule (warm-up, then cosine to a tenth).
         exact_clips: clips with exact trajectories to make.
         tracked_clips: clips to render and track.
         tracked_share: share of the windows drawn from rendered and tracked clips once there are some.
+        fine_tracked_share: the same in the second phase.
         held_out: rendered and tracked clips kept apart, for calibration and the model card.
         checkpoint_minutes: minutes between checkpoints.
         seed: of everything random; held-out seeds follow after the training seeds.
@@ -46,13 +48,15 @@ class TrainConfig:
     """
 
     out: Path = Path("training")
-    steps: int = 12000
+    steps: int = 5000
+    fine_steps: int = 2500
     batch: int = 6
-    tracks: int = 384
-    learning_rate: float = 1e-3
+    tracks: int = 320
+    learning_rate: float = 1.5e-3
     exact_clips: int = 2000
     tracked_clips: int = 400
-    tracked_share: float = 0.5
+    tracked_share: float = 0.4
+    fine_tracked_share: float = 0.6
     held_out: int = 48
     checkpoint_minutes: float = 5.0
     seed: int = 0
@@ -76,7 +80,7 @@ class ClipPool:
 
     def __init__(self, exact: Path, tracked: Path, tracked_share: float, rng: np.random.Generator) -> None:
         self._folders = {"exact": exact, "tracked": tracked}
-        self._share, self._rng = tracked_share, rng
+        self.tracked_share, self._rng = tracked_share, rng
         self._paths: dict[str, list[Path]] = {}
         self._open: dict[str, tuple[TrainingClip, int]] = {}
         self._drawn = 0
@@ -85,7 +89,7 @@ class ClipPool:
         if self._drawn % self._LOOK_EVERY == 0:
             self._paths = {name: pool(folder) for name, folder in self._folders.items()}
         self._drawn += 1
-        source = "tracked" if self._paths["tracked"] and self._rng.random() < self._share else "exact"
+        source = "tracked" if self._paths["tracked"] and self._rng.random() < self.tracked_share else "exact"
         if not self._paths[source]:
             source = "tracked" if source == "exact" else "exact"
         paths = self._paths[source]
@@ -134,10 +138,12 @@ def loss_of(track_logit: Tensor, frame_logit: Tensor, batch: Batch) -> Tensor:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Warm-up over 200 steps, then cosine from the peak to a twentieth of it."""
-    warm = min(1.0, (step + 1) / 200)
-    share = min(1.0, step / max(1, config.steps))
-    return config.learning_rate * warm * (0.05 + 0.475 * (1 + math.cos(math.pi * share)))
+    """Warm-up over 200 steps, then cosine to a twentieth of the peak; the second phase starts at a third of the peak."""
+    if step < config.steps:
+        peak, share = config.learning_rate * min(1.0, (step + 1) / 200), step / config.steps
+    else:
+        peak, share = config.learning_rate / 3, min(1.0, (step - config.steps) / max(1, config.fine_steps))
+    return peak * (0.05 + 0.475 * (1 + math.cos(math.pi * share)))
 
 
 @dataclass
@@ -182,7 +188,7 @@ def load_checkpoint(path: Path, model: TrajectoryTransformer, optimiser: torch.o
 def optimise(
     config: TrainConfig, exact: Path, tracked: Path, checkpoint: Path, report: bool = True
 ) -> dict[str, Tensor]:
-    """Run the optimiser to `config.steps`, from the checkpoint if there is one. Returns the averaged weights.
+    """Run the optimiser through both phases, from the checkpoint if there is one. Returns the averaged weights.
 
     Args:
         config: of the training.
@@ -199,13 +205,14 @@ def optimise(
     if checkpoint.exists():
         average, state = load_checkpoint(checkpoint, model, optimiser)
     rng = np.random.default_rng([config.seed, state.step])
-    batches = ClipPool(exact, tracked, config.tracked_share, rng).batches(
-        config.batch, config.tracks, config.model.semantic_size, config.seed + state.step
-    )
+    source = ClipPool(exact, tracked, config.tracked_share, rng)
+    batches = source.batches(config.batch, config.tracks, config.model.semantic_size, config.seed + state.step)
+    last = config.steps + config.fine_steps
     curve_path = checkpoint.with_suffix(".csv")
     begun, saved, recent = time.monotonic() - state.seconds, time.monotonic(), []
     model.train()
-    while state.step < config.steps:
+    while state.step < last:
+        source.tracked_share = config.tracked_share if state.step < config.steps else config.fine_tracked_share
         batch = next(batches)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(state.step, config)
@@ -222,16 +229,16 @@ def optimise(
                 average[key].lerp_(value, 1 - decay)
         recent.append(loss.item())
         state.seconds = time.monotonic() - begun
-        if len(recent) == 50 or state.step == config.steps:
+        if len(recent) == 50 or state.step == last:
             with open(curve_path, "a", newline="") as handle:
                 csv.writer(handle).writerow([state.step, f"{np.mean(recent):.5f}", f"{state.seconds:.0f}"])
             if report and state.step % 200 == 0:
                 print(
-                    f"step {state.step}/{config.steps}  loss {np.mean(recent):.4f}  {state.seconds / 60:.1f} min",
+                    f"step {state.step}/{last}  loss {np.mean(recent):.4f}  {state.seconds / 60:.1f} min",
                     flush=True,
                 )
             recent = []
-        if time.monotonic() - saved > 60 * config.checkpoint_minutes or state.step == config.steps:
+        if time.monotonic() - saved > 60 * config.checkpoint_minutes or state.step == last:
             save_checkpoint(checkpoint, model, average, optimiser, state)
             saved = time.monotonic()
     return average

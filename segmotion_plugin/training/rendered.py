@@ -9,20 +9,27 @@ import numpy as np
 from segmotion_plugin.simulation.render import SimulatedClip, render
 from segmotion_plugin.trackers.dis import sample, track
 from segmotion_plugin.tracks import Tracks
-from segmotion_plugin.training.clips import TrainingClip, random_scene
+from segmotion_plugin.training.clips import TrainingClip, hurried, random_scene
 
 _SIZES = ((384, 216), (427, 240), (480, 270))
 _SIZE_SHARES = (0.55, 0.35, 0.1)
 _MOST_TRACKS = 3000
 _FEATURE_EVERY = 6
 _NAMED_SHARE = 0.3
+_STILL_SHARE = 0.3  # static worlds, often under a fast camera: parallax is what is most easily taken for motion
 
 
 def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
     """Render the world of a seed, track it, and label the tracks."""
     rng = np.random.default_rng(seed)
     size = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
-    clip = render(random_scene(rng, int(rng.choice([24, 28, 32, 40])), size, _NAMED_SHARE))
+    frames = int(rng.choice([24, 28, 32, 40]))
+    if rng.random() < _STILL_SHARE:
+        step = int(rng.choice([1, 2, 3, 4]))
+        world = hurried(random_scene(rng, frames * step, size, 0.0), step, movers=False)
+    else:
+        world = random_scene(rng, frames, size, _NAMED_SHARE)
+    clip = render(world)
     return labelled(clip, track(list(clip.frames)), rng, most_tracks)
 
 

@@ -81,10 +81,9 @@ def export_weights(config: TrainConfig) -> Path:
         "held-out rendered clips, homography residual / median": averages(scores(testing, baseline)),
     }
     draw_curve(out / "checkpoint.csv", target / "training_curve.png")
-    command = (
-        f"segmotion train --out DIR --seed {config.seed} --steps {config.steps} --batch {config.batch} --tracks {config.tracks} "
-        f"--learning-rate {config.learning_rate} --exact-clips {config.exact_clips} --tracked-clips {config.tracked_clips}"
-    )
+    options = ("seed", "steps", "fine_steps", "batch", "tracks", "learning_rate", "exact_clips", "tracked_clips", "held_out")
+    given = " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in options)
+    command = f"segmotion train weights --out DIR {given}"
     data = [
         f"{len(pool(out / 'exact'))} simulated worlds with exact trajectories; a tracker's errors were added afresh at every use.",
         f"{len(pool(out / 'tracked'))} simulated worlds rendered to video and tracked with the embedded DIS tracker.",

@@ -1,0 +1,1 @@
+"""Which tracks move in the world: geometry, the trajectory transformer, and SegAnyMo's released network."""
