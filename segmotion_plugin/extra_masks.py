@@ -34,7 +34,8 @@ class ExtraMasks:
                     self.found[name] = single
         if not self.found:
             raise SegmotionError(
-                f"{folder}: no mask in this folder is named after an image; expected, for instance, {names[0]}.png or {Path(sources[0]).stem}.png"
+                f"{folder}: no mask in this folder is named after an image; "
+                f"expected, for instance, {names[0]}.png or {Path(sources[0]).stem}.png"
             )
 
     def combine(self, name: str, keep: np.ndarray) -> np.ndarray:

@@ -198,7 +198,8 @@ def _report(
     warnings = list(warnings)
     if summary.masked_share > 0.6:
         warnings.append(
-            f"{100 * summary.masked_share:.0f} % of the pixels are masked: look at motion/overview.png whether the world was taken for a mover"
+            f"{100 * summary.masked_share:.0f} % of the pixels are masked: "
+            "look at motion/overview.png whether the world was taken for a mover"
         )
     if summary.static_share is not None and summary.static_share < 0.02:
         warnings.append("hardly any static track is left: the cameras cannot be found from so little of the world")

@@ -118,7 +118,7 @@ class Densifier:
         return ids, xy, self.probability[ids]
 
     def _regions(self, frame: int) -> np.ndarray:
-        """h×w uint8: PROVEN where only the flow explains the picture, HALO beside it, 0 elsewhere; remembered, since asked for twice."""
+        """h×w uint8: PROVEN where only the flow explains the picture, HALO beside it, 0 elsewhere. Asked for twice, so kept."""
         if frame not in self._region_of:
             found = self._explainer(frame)
             options = self.options
