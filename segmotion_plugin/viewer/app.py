@@ -1,0 +1,271 @@
+"""The viewer: a processed clip in the browser, through viser."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, TrackDrawing
+from segmotion_plugin.viewer.scene import Scene
+from segmotion_plugin.viewer.snapshot import View, overlook, render
+
+
+class ViewerApp:
+    """A viser server that shows a scene; it runs in threads of its own until `stop`.
+
+    Args:
+        scene: what to show; without cameras its pictures, masks and 2D tracks are shown.
+        host: address to listen on; only this machine can connect to 127.0.0.1.
+        port: port to listen on; the next free one is taken where it is in use.
+        thumbnails: put pictures on the frustums, in the background.
+
+    Attributes:
+        server: the viser server.
+        port: the port that was taken.
+        drawing: the nodes in 3D; None without cameras.
+    """
+
+    def __init__(self, scene: Scene, host: str = "127.0.0.1", port: int = 8080, thumbnails: bool = True) -> None:
+        try:
+            import viser
+        except ImportError:
+            raise SegmotionError("the viewer needs the package viser: pip install viser") from None
+        self.scene, self.host = scene, host
+        self.server = viser.ViserServer(host=host, port=port, verbose=False)
+        self.port = int(self.server.get_port())
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._picture_due = threading.Event()
+        self.frame = -1
+        self.drawing: TrackDrawing | None = None
+        if scene.cameras is not None:
+            self.server.scene.set_up_direction(tuple(float(v) for v in scene.up))
+            self.drawing = TrackDrawing(self.server.scene, scene, atomic=self.server.atomic)
+        self._add_controls()
+        self.server.on_client_connect(self._welcome)
+        self.goto(0)
+        self._threads = [threading.Thread(target=self._play, daemon=True), threading.Thread(target=self._draw_pictures, daemon=True)]
+        if thumbnails and self.drawing is not None:
+            self._threads.append(threading.Thread(target=self._load_thumbnails, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def url(self) -> str:
+        """Address for a browser."""
+        return f"http://{self.host}:{self.port}"
+
+    def goto(self, frame: int) -> None:
+        """Show a time step."""
+        with self._lock:
+            frame = int(np.clip(frame, 0, len(self.scene) - 1))
+            if frame == self.frame:
+                return
+            self.frame = frame
+            if self.drawing is not None:
+                self.drawing.set_frame(frame, picture=False)
+            if int(self._slider.value) != frame:
+                self._slider.value = frame
+            self._name.value = self.scene.names[frame]
+            if self._follow.value:
+                for client in self.server.get_clients().values():
+                    self._put_camera(client)
+        self._picture_due.set()
+
+    def still(self, client: Any, height: int = 720) -> bytes:
+        """What a client sees, as PNG: taken by the browser where this version can give up waiting for it, else drawn here."""
+        camera = client.camera
+        width = max(16, round(height * float(camera.aspect)))
+        if "timeout" in inspect.signature(camera.get_render).parameters:
+            picture = np.asarray(camera.get_render(height=height, width=width, timeout=10.0))[..., :3]
+        else:
+            view = self._view_of(camera, width, height)
+            picture = render(self.scene, self.frame, view, objects=self._on(), **self._render_options())
+        ok, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+        if not ok:
+            raise OSError("the picture could not be encoded as PNG")
+        return data.tobytes()
+
+    def run(self) -> None:
+        """Wait until `stop` is called or the program is interrupted."""
+        while not self._stopped.wait(0.5):
+            pass
+
+    def stop(self) -> None:
+        """End the server and its threads."""
+        self._stopped.set()
+        self._picture_due.set()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        self.server.stop()
+
+    # -- controls -------------------------------------------------------------------------------------------------
+
+    def _add_controls(self) -> None:
+        gui, scene, drawing = self.server.gui, self.scene, self.drawing
+        for note in scene.notes:
+            gui.add_markdown(f"**Note:** {note}")
+        last = max(len(scene) - 1, 1)
+        with gui.add_folder("Time"):
+            self._slider = gui.add_slider("Frame", min=0, max=last, step=1, initial_value=0)
+            self._name = gui.add_text("Image", initial_value=scene.names[0], disabled=True)
+            self._playing = gui.add_checkbox("Play", initial_value=False)
+            rate = int(np.clip(round(scene.fps), 1, 60))
+            self._speed = gui.add_slider("Frames per second", min=1, max=60, step=1, initial_value=rate)
+            step = gui.add_button_group("Step", ("back", "next"))
+        with gui.add_folder("Tracks"):
+            longest = max(len(scene) - 1, 1)
+            self._tail = gui.add_slider("Tail (frames)", min=0, max=longest, step=1, initial_value=min(16, longest))
+            if drawing is not None:
+                size = gui.add_slider("Point size", min=0.1, max=4.0, step=0.1, initial_value=1.0)
+                width = gui.add_slider("Line width", min=0.5, max=8.0, step=0.5, initial_value=drawing.line_width)
+                base = drawing.point_size
+                size.on_update(lambda _: self._locked(drawing.set_point_size, base * float(size.value)))
+                width.on_update(lambda _: self._locked(drawing.set_line_width, float(width.value)))
+        with gui.add_folder("Objects"):
+            self._switches = {o.id: gui.add_checkbox(o.title, initial_value=True) for o in scene.objects}
+            if not scene.objects:
+                gui.add_markdown("Nothing moves.")
+        with gui.add_folder("World"):
+            self._masks = gui.add_checkbox("Masks on the images", initial_value=True)
+            self._background = gui.add_checkbox("Static points", initial_value=True, visible=drawing is not None)
+            self._cameras = gui.add_checkbox("Cameras", initial_value=True, visible=drawing is not None)
+            self._follow = gui.add_checkbox("Follow the camera", initial_value=False, visible=drawing is not None)
+        with gui.add_folder("Picture"):
+            first = scene.picture(0, CURRENT, True)
+            self._panel = gui.add_image(first) if hasattr(gui, "add_image") and drawing is not None else None
+            still = gui.add_button("Save a still image")
+        self._slider.on_update(lambda _: self.goto(int(self._slider.value)))
+        self._tail.on_update(lambda _: self._set_tail(int(self._tail.value)))
+        step.on_click(lambda _: self.goto((self.frame + (1 if step.value == "next" else -1)) % len(scene)))
+        for object_id, switch in self._switches.items():
+            switch.on_update(lambda _, k=object_id, s=switch: self._show_object(k, bool(s.value)))
+        self._masks.on_update(lambda _: self._show_masks(bool(self._masks.value)))
+        self._follow.on_update(lambda _: self._start_following())
+        if drawing is not None:
+            self._background.on_update(lambda _: self._locked(drawing.show_points, bool(self._background.value)))
+            self._cameras.on_update(lambda _: self._locked(drawing.show_cameras, bool(self._cameras.value)))
+        still.on_click(self._send_still)
+
+    def _locked(self, call: Any, *arguments: Any) -> None:
+        with self._lock:
+            call(*arguments)
+
+    def _set_tail(self, length: int) -> None:
+        if self.drawing is not None:
+            self._locked(self.drawing.set_tail, length)
+        self._picture_due.set()
+
+    def _show_object(self, object_id: int, visible: bool) -> None:
+        if self.drawing is not None:
+            self._locked(self.drawing.show_object, object_id, visible)
+        self._picture_due.set()
+
+    def _show_masks(self, visible: bool) -> None:
+        if self.drawing is not None:
+            self.drawing.masks = visible
+        self._picture_due.set()
+
+    def _start_following(self) -> None:
+        if self._follow.value:
+            for client in self.server.get_clients().values():
+                self._put_camera(client)
+
+    def _on(self) -> set[int]:
+        """Ids of the objects that are switched on."""
+        return {k for k, switch in self._switches.items() if switch.value}
+
+    def _render_options(self) -> dict[str, Any]:
+        return {
+            "tail": int(self._tail.value),
+            "masks": bool(self._masks.value),
+            "points": bool(self._background.value),
+            "frustums": bool(self._cameras.value),
+        }
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def _welcome(self, client: Any) -> None:
+        """Put a new client behind the cameras."""
+        if self.scene.cameras is None:
+            return
+        view = overlook(self.scene)
+        rotation, offset = view.pose[:, :3], view.pose[:, 3]
+        eye = -rotation.T @ offset
+        with client.atomic():
+            client.camera.up_direction = tuple(float(v) for v in self.scene.up)
+            client.camera.position = eye
+            client.camera.look_at = eye + self.scene.extent * rotation[2]
+            client.camera.fov = 2 * np.arctan2(view.height / 2, view.focal)
+
+    def _put_camera(self, client: Any) -> None:
+        """Let a client look through the camera of the current image."""
+        if self.drawing is None or self.scene.cameras is None:
+            return
+        cameras = self.scene.cameras
+        wxyz, position = self.drawing.camera_pose(self.frame)
+        with client.atomic():
+            client.camera.wxyz, client.camera.position = wxyz, position
+            client.camera.fov = 2 * np.arctan2(cameras.height / 2, cameras.focal[1])
+
+    def _view_of(self, camera: Any, width: int, height: int) -> View:
+        from scipy.spatial.transform import Rotation
+
+        w, x, y, z = (float(v) for v in camera.wxyz)
+        rotation = Rotation.from_quat([x, y, z, w]).as_matrix().T
+        pose = np.concatenate([rotation, -(rotation @ np.asarray(camera.position))[:, None]], axis=1)
+        return View(pose, 0.5 * height / np.tan(float(camera.fov) / 2), width, height)
+
+    def _send_still(self, event: Any) -> None:
+        try:
+            data = self.still(event.client)
+        except (TimeoutError, ConnectionError, RuntimeError):
+            return  # The client left, or its tab sleeps: there is nobody to give the picture to.
+        event.client.send_file_download(f"segmotion_{self.scene.names[self.frame].rsplit('.', 1)[0]}.png", data)
+
+    # -- threads --------------------------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        due = time.monotonic()
+        while not self._stopped.is_set():
+            if not self._playing.value:
+                due = time.monotonic()
+                self._stopped.wait(0.05)
+                continue
+            due = max(due + 1.0 / float(self._speed.value), time.monotonic() - 0.2)
+            self.goto((self.frame + 1) % len(self.scene))
+            self._stopped.wait(max(0.0, due - time.monotonic()))
+
+    def _draw_pictures(self) -> None:
+        """Show the newest picture; those that were overtaken are left out, so that reading files never holds up the timeline."""
+        while True:
+            self._picture_due.wait()
+            self._picture_due.clear()
+            if self._stopped.is_set():
+                return
+            masks = bool(self._masks.value)
+            if self.drawing is None:
+                options = {"tail": int(self._tail.value), "masks": masks, "objects": self._on()}
+                self.server.scene.set_background_image(render(self.scene, self.frame, **options))
+                continue
+            # Read outside of the lock, send within: files never hold up the timeline, and viser 0.2.7 sends from one thread only.
+            self.scene.picture(self.frame, CURRENT, masks)
+            with self._lock:
+                self.drawing.show_picture()
+                if self._panel is not None:
+                    self._panel.image = self.scene.picture(self.frame, CURRENT, masks)
+
+    def _load_thumbnails(self) -> None:
+        if self.drawing is not None:
+            for k in self.drawing.frustums:
+                self.scene.picture(k, THUMBNAIL, False)
+                if self._stopped.is_set():
+                    return
+                with self._lock:
+                    self.drawing.add_thumbnail(k)
