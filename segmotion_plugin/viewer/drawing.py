@@ -57,7 +57,7 @@ class TrackDrawing:
         similarity: from the reconstruction's world to the viewer's.
         root: name of the node above all of ours.
         atomic: `server.atomic`, so that a step appears at once.
-        background: whether to draw static points and frustums.
+        frustums: whether to draw all cameras; that of the current image is drawn in any case.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TrackDrawing:
         similarity: Similarity | None = None,
         root: str = "/segmotion",
         atomic: Callable[[], contextlib.AbstractContextManager[Any]] | None = None,
-        background: bool = True,
+        frustums: bool = True,
     ) -> None:
         if content.cameras is None:
             raise ValueError("a scene without cameras has nothing to draw in 3D")
@@ -85,21 +85,20 @@ class TrackDrawing:
         self.point_size = 0.006 * self.extent
         self.line_width = 2.0
         self.masks = True
-        self._visible = True
         self._segments: dict[tuple[int, int], _Node] = {}
         self._positions: dict[tuple[int, int], _Node] = {}
         self._shown: set[tuple[str, int, int]] = set()
         self._off: set[int] = set()
         self._current: Any = None
+        self._current_on = True
         self._cloud: Any = None
         self._frustums: dict[int, Any] = {}
-        self._cameras_on = background
         self._top = scene.add_frame(root, show_axes=False)
         self._groups = {o.id: scene.add_frame(f"{root}/object_{o.id}", show_axes=False) for o in content.objects}
         self._prepare_tracks()
-        if background:
-            self._add_points()
-            self._cameras_group = scene.add_frame(f"{root}/cameras", show_axes=False)
+        self._add_points()
+        self._cameras_group = scene.add_frame(f"{root}/cameras", show_axes=False)
+        if frustums:
             self._add_frustums()
 
     # -- what is asked for ----------------------------------------------------------------------------------------
@@ -147,8 +146,13 @@ class TrackDrawing:
 
     def show_cameras(self, visible: bool) -> None:
         """Switch the frustums; that of the current image stays."""
-        self._cameras_on = visible
         self._cameras_group.visible = visible
+
+    def show_current(self, visible: bool) -> None:
+        """Switch the frustum and the picture of the current image."""
+        self._current_on = visible
+        if self._current is not None:
+            self._current.visible = visible
 
     def show_masks(self, visible: bool) -> None:
         """Lay the masks over the picture of the current image, or not."""
@@ -158,7 +162,6 @@ class TrackDrawing:
 
     def show(self, visible: bool) -> None:
         """Switch everything of ours."""
-        self._visible = visible
         self._top.visible = visible
 
     @property
@@ -312,6 +315,7 @@ class TrackDrawing:
         picture = self._content.picture(frame, CURRENT, self.masks)
         if self._current is None or not hasattr(self._current, "image"):
             self._current = self._frustum(frame, f"{self._root}/current", 0.2, (230, 60, 40), picture)
+            self._current.visible = self._current_on
         else:
             self._current.image = picture
 

@@ -138,8 +138,9 @@ def load_scene(out: Path) -> Scene:
         entries = [(str(e["name"]), int(e["frame"])) for e in frames["images"]]
         rate, total = float(frames["fps"] or 24.0), int(frames["frame_count"])
     except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}"
         raise SegmotionError(
-            f"{out}/motion/frames.json: of another version ({type(error).__name__} {error}).\nMake the folder again with 'segmotion run'."
+            f"{out}/motion/frames.json: of another version ({reason}).\nMake the folder again with 'segmotion run'."
         ) from None
     notes: list[str] = []
     cameras = _cameras(out, notes)
