@@ -69,6 +69,21 @@ def test_dycheck_without_depth_says_who_will_not_load_it(posed, tmp_path):
     assert not (tmp_path / "dest" / "depth").exists()
 
 
+def test_depth_of_a_models_own_size_is_brought_to_the_images(tmp_path):
+    clip, tracks = truth("plain")
+    write_processed(tmp_path / "clip", clip, tracks, depth=True)
+    for path in (tmp_path / "clip" / "motion" / "depth").iterdir():
+        values = np.full((HEIGHT // 2, WIDTH // 2), 3.0, np.float32)
+        values[:4] = np.nan
+        np.save(path, values)
+    export(tmp_path / "clip", "monst3r", tmp_path / "dest")
+    depth = np.load(tmp_path / "dest" / "frame_0000.npy")
+    assert depth.shape == (HEIGHT, WIDTH) and not depth[:7].any() and (depth[10:] == 3).all()
+    (tmp_path / "clip" / "motion" / "depth" / "frame_00002.npy").unlink()
+    with pytest.raises(SegmotionError, match="depth of 1 of 10 images"):
+        export(tmp_path / "clip", "monst3r", tmp_path / "other")
+
+
 def test_a_destination_with_content_is_left_alone_until_told_otherwise(posed, tmp_path):
     dest = tmp_path / "dest"
     export(posed, "tum", dest)

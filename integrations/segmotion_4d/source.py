@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import cv2
 import numpy as np
 
 from segmotion_4d.model_files import check_model
@@ -121,8 +122,14 @@ class Processed:
             why = f" (the last reconstruction failed: {reason})" if reason else ""
             return f"poses{why}: make them with 'segmotion reconstruct {self.out}'"
         if need == "depth":
-            wanted = self.posed if (self.model_path / "images.bin").is_file() else range(len(self.images))
-            if any(not self._depth_path(i).is_file() for i in wanted):
+            wanted = self.posed if (self.model_path / "images.bin").is_file() else list(range(len(self.images)))
+            lacking = sum(not self._depth_path(i).is_file() for i in wanted)
+            if lacking and lacking < len(wanted):
+                return (
+                    f"depth of {lacking} of {len(wanted)} images (too few static points there to bring the depth model to scale): "
+                    f"make more with 'segmotion reconstruct {self.out}'"
+                )
+            if lacking:
                 return (
                     "depth (motion/depth; the builtin preset makes none): make it with "
                     f"'segmotion run {self._input} {self.out} --preset foundation'"
@@ -242,16 +249,23 @@ class Processed:
         return self.out / "motion" / "depth" / f"{self.images[index].stem}.npy"
 
     def depth(self, index: int) -> np.ndarray:
-        """H×W float32 depth along the optical axis in the model's units; 0 where unknown (also for the sky)."""
+        """H×W float32 depth along the optical axis in the model's units; 0 where unknown (also for the sky).
+
+        Maps of another size, as depth models make them, are brought to the images'.
+        """
         path = self._depth_path(index)
         try:
             depth = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise SegmotionError(f"{path}: not a readable depth map ({error})") from None
+        if depth.ndim != 2 or depth.dtype.kind != "f":
+            raise SegmotionError(f"{path}: an array {depth.shape} of {depth.dtype} is no depth map; make the depth again")
+        depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.nan).astype(np.float32)
         width, height = self.size
         if depth.shape != (height, width):
-            raise SegmotionError(f"{path}: shape {depth.shape}, but the images have {height}×{width} pixels; make the depth again")
-        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+            # What is unknown stays so: it spreads by at most one pixel of the smaller map.
+            depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.nan_to_num(depth, nan=0.0)
 
     @functools.cached_property
     def tracks(self) -> tuple[Tracks, TrackMotion]:
