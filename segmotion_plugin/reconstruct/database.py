@@ -114,7 +114,8 @@ def extract(
 ) -> None:
     """Make the database anew: SIFT keypoints (on the CPU) of `names` outside of masked pixels, one camera for all.
 
-    Images are entered in the order of `names` before extraction, so that COLMAP's ids do not hang on the threads.
+    Images are entered (in the order of their names as text) before extraction, so that COLMAP's ids do not hang on the
+    threads.
     """
     import pycolmap
 

@@ -21,9 +21,13 @@ MIN_MEDIAN_ANGLE_DEG = 2.0
 MIN_POINTS = 30
 # Share of the matched keypoints that a real model explains with points; noise and rotation alone leave few.
 MIN_EXPLAINED = 0.15
+# A focal length outside of this range (over the longer side) is no lens that a video is taken with.
+PLAUSIBLE_FOCAL = (0.35, 4.0)
 # A pair is flat when one homography holds this share of its matches, at this part of the matching's inlier distance.
 FLAT_SHARE = 0.9
 FLAT_TOLERANCE = 0.5
+# And it is a turn when rotations alone leave less than this part of it (noise leaves 0.2, little parallax 0.5).
+TURN_TOLERANCE = 0.35
 
 
 @dataclass
@@ -117,35 +121,67 @@ def disagreement(a: Cameras, b: Cameras) -> float:
         return float("inf")
 
 
-def view_of(matches: Sequence[PairMatches], names: Sequence[str], longer_side: int, tolerance: float) -> str:
+def view_of(matches: Sequence[PairMatches], num_images: int, size: tuple[int, int], tolerance: float) -> str:
     """What the matches show of the camera's motion, before any mapping.
 
     Returns:
-        "scattered" (too few images have matches), "still" (nothing shifts), "flat" (homographies explain the pairs
-        with the largest shifts: a turn, a zoom, or one plane) or "parallax".
+        "scattered" (too few images have matches), "still" (nothing shifts), "turn" (rotations alone explain the pairs
+        with the largest shifts), "flat" (homographies do: a zoom or one plane) or "parallax".
     """
     import cv2
 
-    if len({pair.first for pair in matches} | {pair.second for pair in matches}) < max(3, len(names) // 10):
+    if len({pair.first for pair in matches} | {pair.second for pair in matches}) < max(3, num_images // 10):
         return "scattered"
     shifts = [float(np.median(np.linalg.norm(pair.second_xy - pair.first_xy, axis=1))) for pair in matches]
-    if float(np.quantile(shifts, 0.9)) < STILL_SHIFT * longer_side:
+    if float(np.quantile(shifts, 0.9)) < STILL_SHIFT * max(size):
         return "still"
     cv2.setRNGSeed(0)
     shares: list[float] = []
+    fitted: list[tuple[np.ndarray, np.ndarray]] = []
     for k in np.argsort(shifts)[::-1][:20]:
-        _, inliers = cv2.findHomography(
-            matches[k].first_xy, matches[k].second_xy, cv2.RANSAC, FLAT_TOLERANCE * tolerance
-        )
-        shares.append(float(np.mean(inliers)) if inliers is not None else 0.0)
-    return "flat" if float(np.median(shares)) > FLAT_SHARE else "parallax"
+        pair = matches[k]
+        found, inliers = cv2.findHomography(pair.first_xy, pair.second_xy, cv2.RANSAC, FLAT_TOLERANCE * tolerance)
+        if found is not None:
+            inside = np.flatnonzero(inliers)
+            chosen = inside[:: max(1, len(inside) // 200)]
+            fitted.append((pair.first_xy[chosen], pair.second_xy[chosen]))
+            shares.append(float(np.mean(inliers)))
+    if not shares or float(np.median(shares)) <= FLAT_SHARE:
+        return "parallax"
+    return "turn" if _turns_only(fitted, size, TURN_TOLERANCE * tolerance) else "flat"
+
+
+def _turns_only(pairs: Sequence[tuple[np.ndarray, np.ndarray]], size: tuple[int, int], limit: float) -> bool:
+    """Whether a rotating camera explains matches, x₂ ~ K R K⁻¹ x₁, with one focal length that all pairs share.
+
+    For every focal length of a grid each pair gets the rotation that best aligns its rays (Kabsch, Acta Cryst. A32,
+    1976); the camera turns if some focal length leaves less than `limit` pixels (median over pairs of the median over
+    matches).
+    """
+    center = np.array(size, dtype=np.float64) / 2.0
+    best = np.inf
+    for focal in max(size) * np.geomspace(*PLAUSIBLE_FOCAL, 40):
+        gaps: list[float] = []
+        for first_xy, second_xy in pairs:
+            first, second = (
+                np.concatenate([(xy - center) / focal, np.ones((len(xy), 1))], axis=1) for xy in (first_xy, second_xy)
+            )
+            unit_first = first / np.linalg.norm(first, axis=1, keepdims=True)
+            unit_second = second / np.linalg.norm(second, axis=1, keepdims=True)
+            u, _, vt = np.linalg.svd(unit_second.T @ unit_first)
+            turned = first @ (u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt).T
+            gap = focal * (turned[:, :2] / turned[:, 2:] - second[:, :2])
+            gaps.append(float(np.median(np.linalg.norm(gap, axis=1))))
+        best = min(best, float(np.median(gaps)))
+    return best < limit
 
 
 NO_MODEL = {
     "scattered": "too few images match each other: too little static texture is left, or the images do not overlap",
     "still": "the camera stands still: without a change of viewpoint there is nothing to triangulate",
-    "flat": "no parallax: the camera only turns or zooms, or what is static is one plane; a camera that moves sideways "
-    "is needed",
+    "turn": "no parallax: the camera only turns; a camera that moves sideways is needed",
+    "flat": "hardly any parallax: the camera zooms, or what is static is one plane; a camera that moves sideways past "
+    "things at several distances is needed",
     "parallax": "the images match, but no set of poses explains the matches; more overlap or sharper images would help",
 }
 

@@ -22,8 +22,6 @@ SAME_FOCAL = 0.05
 SAME_PATH = 0.01
 # Up to this many images a second run is always made; above, only when the first is in doubt.
 SECOND_OPINION_UP_TO = 60
-# A focal length outside of this range (over the longer side) is no lens that a video is taken with.
-PLAUSIBLE_FOCAL = (0.35, 4.0)
 
 
 @dataclass
@@ -105,7 +103,7 @@ class Shot:
     ) -> None:
         self.database, self.image_dir, self.names, self.scratch = database, image_dir, names, scratch
         self.options, self.progress = options, progress
-        self.longer_side = max(size)
+        self.size, self.longer_side = size, max(size)
         self.tolerance = db.pixel_tolerance(*size)
         self.matches = judge.read_matches(database, names)
         self.outcome = ShotResult("none", "", len(names))
@@ -118,9 +116,9 @@ class Shot:
         if len(self.names) < 3:
             outcome.reason = f"a reconstruction needs three or more images, and there are {len(self.names)}"
             return outcome
-        view = judge.view_of(self.matches, self.names, self.longer_side, self.tolerance)
+        view = judge.view_of(self.matches, len(self.names), self.size, self.tolerance)
         outcome.reason = judge.NO_MODEL[view]
-        if view in ("scattered", "still"):
+        if view in ("scattered", "still", "turn"):
             return outcome
         # A flat view may still hold a model (a slow start, one large plane), but it is not worth many runs.
         runs = self._priors()[: min(self.options.max_runs, 2 if view == "flat" else self.options.max_runs)]
@@ -225,7 +223,7 @@ class Shot:
         return len(self.outcome.candidates) == 1 and (known or len(self.names) > SECOND_OPINION_UP_TO)
 
     def _doubtful(self, candidate: Candidate) -> bool:
-        low, high = PLAUSIBLE_FOCAL
+        low, high = judge.PLAUSIBLE_FOCAL
         return (
             candidate.registered < 0.95 * len(self.names)
             or not low <= candidate.focal / self.longer_side <= high
@@ -254,7 +252,7 @@ class Shot:
         outcome = self.outcome
         if len(outcome.names) < 0.9 * len(self.names):
             outcome.warnings.append(f"only {len(outcome.names)} of {len(self.names)} images were registered")
-        low, high = PLAUSIBLE_FOCAL
+        low, high = judge.PLAUSIBLE_FOCAL
         if not low <= candidate.focal / self.longer_side <= high:
             outcome.warnings.append(
                 f"the focal length that was found ({candidate.focal / self.longer_side:.2f} × the longer side) is "
