@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def allow_checkpoint_types() -> None:
     """Let `torch.load` read the NumPy scalars that nerfstudio 1.1.5 stores with schedulers and optimizers.
@@ -16,8 +18,8 @@ def allow_checkpoint_types() -> None:
         return
     scalar = np.float64(0).__reduce__()[0]  # numpy's multiarray.scalar, wherever this version keeps it
     # NumPy 2 calls the module numpy._core, files of NumPy 1 name numpy.core; both mean this function.
-    names = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
-    kinds = [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1"))]
+    names: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    kinds: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1"))]
     try:
         torch.serialization.add_safe_globals([*names, *kinds])
     except (TypeError, ValueError):  # torch 2.4 and 2.5 take no (type, name) pairs, and do not load weights only by default

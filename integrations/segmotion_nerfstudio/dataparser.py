@@ -91,7 +91,7 @@ class SegmotionData(Nerfstudio):
         assert outputs.mask_filenames is not None
         for path in outputs.mask_filenames:
             if not path.is_file():
-                raise SegmotionError(f"{path}: no such mask; make masks again with 'segmotion nerfstudio add-masks {root} --overwrite'")
+                raise SegmotionError(f"{path}: no such mask; make them again: segmotion nerfstudio add-masks {root} --overwrite")
         if self.config.mask_policy == "keep-dynamic":
             outputs.mask_filenames = [_dynamic_mask(root, path) for path in outputs.mask_filenames]
 
@@ -103,7 +103,7 @@ class SegmotionData(Nerfstudio):
 
 
 def _dynamic_mask(root: Path, keep: Path) -> Path:
-    """A mask that is nonzero on moving objects, of the size of `keep`: the object ids of the frame, or the inverse of its keep mask."""
+    """A mask that is nonzero on moving objects, of the size of `keep`: the frame's object ids, or the inverse of its keep mask."""
     target = root / "motion" / "dynamic" / keep.parent.name / keep.name
     objects = root / "motion" / "objects" / keep.name
     newest = max(path.stat().st_mtime for path in (objects, keep) if path.is_file())
@@ -125,10 +125,14 @@ def _frame_times(root: Path, frames: list[dict[str, Any]]) -> dict[str, float]:
     """Time of every image in 0..1 by name: from transforms.json, else from motion/frames.json; empty where a frame has none."""
     listing = root / "motion" / "frames.json"
     known = {entry["name"]: entry["time"] for entry in read_json(listing)["images"]} if listing.is_file() else {}
-    times = {Path(frame["file_path"]).name: frame.get("time", known.get(Path(frame["file_path"]).name)) for frame in frames}
-    if not times or any(time is None for time in times.values()):
-        return {}
-    first, last = min(times.values()), max(times.values())
+    times: dict[str, float] = {}
+    for frame in frames:
+        name = Path(frame["file_path"]).name
+        time = frame.get("time", known.get(name))
+        if time is None:
+            return {}
+        times[name] = float(time)
+    first, last = min(times.values(), default=0.0), max(times.values(), default=0.0)
     return {name: (time - first) / (last - first) if last > first else 0.0 for name, time in times.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ def splatfacto() -> MethodSpecification:
     """splatfacto on what stands still."""
     from segmotion_nerfstudio.models import SegmotionSplatfactoModelConfig
 
-    return _specification("splatfacto", SegmotionSplatfactoModelConfig, "splatfacto on the static world, with metrics over static pixels.")
+    return _specification(
+        "splatfacto", SegmotionSplatfactoModelConfig, "splatfacto on the static world, with metrics over static pixels."
+    )
 
 
 def _specification(stock: str, model: type, description: str) -> MethodSpecification:
@@ -42,9 +45,7 @@ def _specification(stock: str, model: type, description: str) -> MethodSpecifica
 def _stock_methods() -> dict[str, Any]:
     """nerfstudio's methods. While `nerfstudio.configs.method_configs` is being imported (which is when it asks for ours), its table is
     complete already, but the module is not: so it is taken from `sys.modules` where it is there."""
-    loading = sys.modules.get("nerfstudio.configs.method_configs")
-    if loading is None:
-        from nerfstudio.configs import method_configs as loading  # type: ignore[no-redef]
+    loading = sys.modules.get("nerfstudio.configs.method_configs") or importlib.import_module("nerfstudio.configs.method_configs")
     return loading.method_configs
 
 

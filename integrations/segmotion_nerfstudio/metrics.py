@@ -73,9 +73,9 @@ class OptionalLpips:
     _told = False
 
     def __init__(self, **settings: Any) -> None:
-        kind = type(self).kind
-        if kind is None:
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity as kind  # noqa: N813
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        kind = type(self).kind or LearnedPerceptualImagePatchSimilarity
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

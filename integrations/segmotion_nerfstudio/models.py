@@ -85,10 +85,17 @@ class SegmotionSplatfactoModel(_MaskedEvaluation, SplatfactoModel):
 
 @dataclass
 class SegmotionPipelineConfig(VanillaPipelineConfig):
-    """nerfstudio's pipeline, ours to hang the motion panel on."""
+    """nerfstudio's pipeline with the motion panel in its viewer."""
 
     _target: type = field(default_factory=lambda: SegmotionPipeline)
 
 
 class SegmotionPipeline(VanillaPipeline):
-    """nerfstudio's pipeline. The viewer gathers its controls from attributes of the pipeline whose names do not begin with `_`."""
+    """nerfstudio's pipeline with the motion panel: its viewer gathers controls from attributes of the pipeline whose names do not
+    begin with `_`."""
+
+    def __init__(self, config: SegmotionPipelineConfig, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
+        from segmotion_nerfstudio.panel import motion_panel
+
+        self.motion_panel = motion_panel(self)

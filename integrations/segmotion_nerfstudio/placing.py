@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,24 +92,29 @@ def place(
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise SegmotionError(f"{out}: two images are called {twice}; nerfstudio's masks are named without suffix, so rename one")
     own = ExtraMasks(extra, names, [source for clip in clips for source in clip.sources]) if extra is not None else None
-    remove_masks(out)
     area, total = 0, 0
-    for clip in clips:
-        for index, name in enumerate(clip.names):
-            keep = cut(clip.masks.keep(index), box)
-            write_png(Path(out) / "motion" / "objects" / f"{Path(name).stem}.png", cut(clip.masks.objects(index), box))
-            inner = circle(keep.shape[1], keep.shape[0], radius_share)
-            if inner is not None:
-                keep = np.where(inner, keep, np.uint8(0))
-            if own is not None:
-                keep = own.combine(name, keep)
-            write_keep(Path(out), name, keep)
-            write_downscaled(Path(out), name, keep, downscales)
-            area, total = area + int((keep == 0).sum()), total + keep.size
-    for number, clip in enumerate(clips, start=1):
-        _move_motion(clip, Path(out) / "motion" if number == 1 else Path(out) / "motion" / f"clip_{number}", box)
-    stages = {"images": {"key": "nerfstudio", "info": {"names": clips[0].names}}}
-    write_json(Path(out) / "motion" / "state.json", {"made_by": "segmotion", "stages": stages})
+    # All of it is made aside first: what fails half-way leaves the masks that were there.
+    with tempfile.TemporaryDirectory(prefix=".segmotion-", dir=out) as scratch:
+        fresh = Path(scratch)
+        for clip in clips:
+            for index, name in enumerate(clip.names):
+                keep = cut(clip.masks.keep(index), box)
+                write_png(fresh / "motion" / "objects" / f"{Path(name).stem}.png", cut(clip.masks.objects(index), box))
+                inner = circle(keep.shape[1], keep.shape[0], radius_share)
+                if inner is not None:
+                    keep = np.where(inner, keep, np.uint8(0))
+                if own is not None:
+                    keep = own.combine(name, keep)
+                write_keep(fresh, name, keep)
+                _write_downscaled(Path(out), fresh, name, keep, downscales)
+                area, total = area + int((keep == 0).sum()), total + keep.size
+        for number, clip in enumerate(clips, start=1):
+            _move_motion(clip, fresh / "motion" if number == 1 else fresh / "motion" / f"clip_{number}", box)
+        stages = {"images": {"key": "nerfstudio", "info": {"names": clips[0].names}}}
+        write_json(fresh / "motion" / "state.json", {"made_by": "segmotion", "stages": stages})
+        remove_masks(out)
+        for folder in fresh.iterdir():
+            folder.rename(Path(out) / folder.name)
     return area / max(total, 1)
 
 
@@ -129,7 +135,7 @@ def cut(image: np.ndarray, box: Box | None) -> np.ndarray:
     return np.ascontiguousarray(image[top:bottom, left:right])
 
 
-def write_downscaled(out: Path, name: str, keep: np.ndarray, downscales: int) -> None:
+def _write_downscaled(out: Path, fresh: Path, name: str, keep: np.ndarray, downscales: int) -> None:
     """Write `masks_2/<stem>.png` … with the sizes of `images_2/<name>` … where these are, and of whole divisions where not."""
     import cv2
 
@@ -138,7 +144,7 @@ def write_downscaled(out: Path, name: str, keep: np.ndarray, downscales: int) ->
     for factor in (2**i for i in range(1, downscales + 1)):
         image = out / f"images_{factor}" / name
         size = image_size(image) if image.is_file() else (max(1, keep.shape[1] // factor), max(1, keep.shape[0] // factor))
-        write_png(out / f"masks_{factor}" / f"{Path(name).stem}.png", cv2.resize(keep, size, interpolation=cv2.INTER_NEAREST))
+        write_png(fresh / f"masks_{factor}" / f"{Path(name).stem}.png", cv2.resize(keep, size, interpolation=cv2.INTER_NEAREST))
 
 
 def add_mask_paths(transforms: Path, masks: str = "masks") -> int:

@@ -35,6 +35,13 @@ from segmotion_plugin.files import write_png
 class _Motion(MotionMaskOptions, ColmapConverterToNerfstudioDataset):
     """What images and videos share."""
 
+    matching_method: Literal["auto", "exhaustive", "sequential", "vocab_tree"] = "auto"  # type: ignore[assignment]
+    """Feature matching method to use. auto is nerfstudio's own choice (vocab_tree for images, sequential for videos); with
+    --motion-mask it is exhaustive for small or unordered sets and sequential for others."""
+    sfm_tool: Literal["any", "colmap", "hloc", "pycolmap"] = "any"  # type: ignore[assignment]
+    """Structure from motion tool to use. colmap and pycolmap use sift features, hloc can use many modern methods such as
+    superpoint features and superglue matcher. pycolmap needs no COLMAP executable, and is taken where none is found."""
+
     def __post_init__(self) -> None:
         self._clips: list[placing.DatasetClip] = []
         self._ordered = True
@@ -210,13 +217,6 @@ class MotionImages(_Motion, ImagesToNerfstudioDataset):
     3. With --motion-mask, masks what moves in the world, for the cameras and for training.
     """
 
-    matching_method: Literal["auto", "exhaustive", "sequential", "vocab_tree"] = "auto"  # type: ignore[assignment]
-    """Feature matching method to use. auto is vocab_tree without --motion-mask; with it, exhaustive for small or unordered
-    sets and sequential for image sequences."""
-    sfm_tool: Literal["any", "colmap", "hloc", "pycolmap"] = "any"  # type: ignore[assignment]
-    """Structure from motion tool to use. colmap and pycolmap use sift features, hloc can use many modern methods such as superpoint
-    features and superglue matcher. pycolmap needs no COLMAP executable, and is taken where none is found."""
-
     def _refuse(self) -> None:
         super()._refuse()
         if not self.data.is_dir():
@@ -267,12 +267,6 @@ class MotionVideo(_Motion, VideoToNerfstudioDataset):
     3. With --motion-mask, masks what moves in the world, for the cameras and for training. Motion is measured at the full frame rate,
        and the images are evenly spaced frames with known numbers (motion/frames.json).
     """
-
-    matching_method: Literal["auto", "exhaustive", "sequential", "vocab_tree"] = "auto"  # type: ignore[assignment]
-    """Feature matching method to use. auto is sequential; with --motion-mask, exhaustive for few images."""
-    sfm_tool: Literal["any", "colmap", "hloc", "pycolmap"] = "any"  # type: ignore[assignment]
-    """Structure from motion tool to use. colmap and pycolmap use sift features, hloc can use many modern methods such as superpoint
-    features and superglue matcher. pycolmap needs no COLMAP executable, and is taken where none is found."""
 
     def _refuse(self) -> None:
         super()._refuse()
