@@ -25,7 +25,7 @@ MIN_EXPLAINED = 0.15
 PLAUSIBLE_FOCAL = (0.35, 4.0)
 # A pair is flat when one homography holds this share of its matches, at this part of the matching's inlier distance.
 FLAT_SHARE = 0.9
-FLAT_TOLERANCE = 0.5
+FLAT_TOLERANCE = 1.0
 # And it is a turn when rotations alone leave less than this part of it (noise leaves 0.2, little parallax 0.5).
 TURN_TOLERANCE = 0.35
 

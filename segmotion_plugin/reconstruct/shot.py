@@ -120,12 +120,13 @@ class Shot:
         outcome.reason = judge.NO_MODEL[view]
         if view in ("scattered", "still", "turn"):
             return outcome
-        # A flat view may still hold a model (a slow start, one large plane), but it is not worth many runs.
-        runs = self._priors()[: min(self.options.max_runs, 2 if view == "flat" else self.options.max_runs)]
-        for run, (focal, known) in enumerate(runs):
+        for run, (focal, known) in enumerate(self._priors()[: self.options.max_runs]):
             outcome.candidates.append(self._run(run, focal, known))
             best, outcome.agreement = self._best()
             if best >= 0 and self._settled(outcome.candidates[best], known):
+                break
+            # A flat view may hold a model (a slow start, one large plane), but is not worth many runs without any.
+            if best < 0 and run >= 1 and view == "flat":
                 break
         best, outcome.agreement = self._best()
         if best < 0:
