@@ -159,6 +159,21 @@ def test_corrections_point_at_what_was_wrong() -> None:
     assert points.tolist() == [xy[1].tolist(), xy[2].tolist(), xy[3].tolist()]
 
 
+class HungrySegmenter(OracleSegmenter):
+    """Runs out of memory as torch does."""
+
+    def propagate(self, prompts: Sequence[MaskPrompt], start: int, stop: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 1.50 GiB")
+        yield
+
+
+def test_memory_that_runs_out_is_told_with_what_to_do() -> None:
+    labels = np.ones((4, 6, 6), np.uint8)
+    prompts = [MaskPrompt(k, 0, labels[0] == 1) for k in (1, 2)]
+    with pytest.raises(SegmotionError, match="out of memory while 2 objects were followed through frames 0 to 3"):
+        follow(prompts, HungrySegmenter(labels), labels.shape, window=10)
+
+
 def test_positions_outside_the_image_are_in_no_mask() -> None:
     mask = np.ones((4, 6), bool)
     xy = np.array([[-0.1, 1], [0, 0], [5.99, 3.99], [6.0, 1], [1, 4.0]])

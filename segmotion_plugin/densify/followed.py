@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from segmotion_plugin.densify.segmenter import MaskPrompt, Segmenter
+from segmotion_plugin.devices import is_out_of_memory
+from segmotion_plugin.errors import SegmotionError
 
 
 class FollowedMasks:
@@ -107,9 +109,18 @@ def follow(prompts: Sequence[MaskPrompt], segmenter: Segmenter, size: tuple[int,
             inside += [MaskPrompt(k, start, masks.mask(start, k)) for k in masks.objects(start) if k not in prompted]
         if inside:
             ordered = sorted(inside, key=lambda prompt: (prompt.object_id, prompt.frame))
-            for frame, scores in segmenter.propagate(ordered, start, stop):
-                if frame > start or start == 0:
-                    masks.store(frame, scores)
+            try:
+                for frame, scores in segmenter.propagate(ordered, start, stop):
+                    if frame > start or start == 0:
+                        masks.store(frame, scores)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                count = len({prompt.object_id for prompt in ordered})
+                raise SegmotionError(
+                    f"out of memory while {count} objects were followed through frames {start} to {stop - 1}.\n"
+                    "Use a smaller model, a smaller --work-size or --device cpu."
+                ) from None
         if stop > last:
             return masks
         start = stop - 1

@@ -96,6 +96,8 @@ def track_clip(
     rng = np.random.default_rng(seed)
     chains = _Chains(len(frames))
     for start, stop in shots or [(0, len(frames))]:
+        if stop - start < 2:
+            continue  # one frame has no motion
         length = min(max(2, options.window or tracker.window), stop - start)
         step = max(1, length - round(options.overlap * length))
         begin = start
