@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def scene(
     """Points in depth before a sideways moving camera; some of them rise. Returns tracks and which ones move."""
     rng = np.random.default_rng(seed)
     points = rng.uniform([-3, -1.5, 4], [3, 1.5, 12], (count, 3))
-    movers = np.arange(count) < moving * count
+    movers = np.array([number < moving * count for number in range(count)])
     time = np.arange(frames)
     xyz = (
         points[:, None] - time[None, :, None] * [0.03, 0, 0.01] + (movers[:, None] * time * 0.04)[..., None] * [0, 1, 0]
@@ -149,7 +150,7 @@ def test_geometry_finds_the_movers_and_leaves_a_static_world_alone() -> None:
     assert motion.probability[movers].mean() > 0.5 > motion.probability[~movers].mean()
     still, _ = scene(150, moving=0.0, noise=0.03)
     flat = Tracks.from_dense(
-        still.xy[:, :1] + np.arange(24)[None, :, None] * np.float32([3, 1]), np.ones((len(still), 24), bool)
+        still.xy[:, :1] + np.arange(24)[None, :, None] * np.array([3, 1], np.float32), np.ones((len(still), 24), bool)
     )
     assert (classify_geometric(flat, SIZE).probability < 0.5).all()
 
@@ -183,7 +184,7 @@ def test_windows_cover_every_frame_and_grow_linearly(frames: int) -> None:
 def _window(ids: list[int], start: int, tracks: Tracks) -> ClipWindow:
     shown = torch.zeros(1, len(ids), WINDOW, dtype=torch.bool)
     frames = np.arange(start, min(start + WINDOW, tracks.num_frames))
-    shown[0, :, : len(frames)] = torch.from_numpy(tracks.visible[np.ix_(ids, frames)])
+    shown[0, :, : len(frames)] = torch.from_numpy(tracks.visible[ids][:, frames])
     blank = torch.zeros(1, len(ids), PATCHES, 1)
     return ClipWindow(np.array(ids), frames, 1, WindowTokens(blank, blank, blank[..., 0] > 0, shown))
 
@@ -220,12 +221,12 @@ def test_relation_features_ignore_rotation_and_unknown_rows() -> None:
 
 
 @pytest.mark.parametrize("function", [classify, classify_geometric])
-def test_bad_input_is_named(function, weights: Path) -> None:  # noqa: ANN001
+def test_bad_input_is_named(function: Any, weights: Path) -> None:
     tracks, _ = scene(30, frames=6)
     hidden = Tracks.from_dense(tracks.xy, np.zeros_like(tracks.visible))
     broken = tracks.select(np.arange(30))
     broken.xy_flat[4] = np.nan
-    cases = [
+    cases: list[tuple[Tracks, dict[str, Any], str]] = [
         (tracks.select(np.array([0])), {}, "at least 2 tracks"),
         (tracks.select(np.array([], int)), {}, "at least 2 tracks"),
         (Tracks.from_dense(tracks.xy[:, :1], tracks.visible[:, :1]), {}, "at least 2 frames"),

@@ -53,8 +53,8 @@ def tracker_noise(
     drift = np.broadcast_to(
         _skewed(rng, 0.0, 0.2) * unit * rng.lognormal(0.0, 0.6, (count, 1)), (count, columns - 1)
     ).copy()
-    lost = rng.random(count) < rng.uniform(0.0, 0.04)  # such points hold on to nothing
-    drift[lost] += np.exp(rng.uniform(np.log(0.3), np.log(4.0), (int(lost.sum()), 1))) * unit
+    lost = np.flatnonzero(rng.random(count) < rng.uniform(0.0, 0.04))  # such points hold on to nothing
+    drift[lost] += np.exp(rng.uniform(np.log(0.3), np.log(4.0), (len(lost), 1))) * unit
     # The error of flow grows with its length.
     drift += _skewed(rng, 0.0, 0.04) * np.linalg.norm(step, axis=2)
     offset = np.zeros((count, 2))

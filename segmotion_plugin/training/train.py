@@ -81,7 +81,17 @@ def export_weights(config: TrainConfig) -> Path:
         "held-out rendered clips, homography residual / median": averages(scores(testing, baseline)),
     }
     draw_curve(out / "checkpoint.csv", target / "training_curve.png")
-    options = ("seed", "steps", "fine_steps", "batch", "tracks", "learning_rate", "exact_clips", "tracked_clips", "held_out")
+    options = (
+        "seed",
+        "steps",
+        "fine_steps",
+        "batch",
+        "tracks",
+        "learning_rate",
+        "exact_clips",
+        "tracked_clips",
+        "held_out",
+    )
     given = " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in options)
     command = f"segmotion train weights --out DIR {given}"
     data = [
