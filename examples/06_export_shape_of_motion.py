@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from segmotion_4d import FORMATS, export
+
 from segmotion_plugin.errors import SegmotionError
 
 

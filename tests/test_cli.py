@@ -66,8 +66,11 @@ def test_a_folder_with_other_content_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "word"), [(("--sensitivity", "2"), "sensitivity"), (("--every", "0"), "every"), (("--extra-masks", "nowhere"), "extra-masks")]
+    ("option", "word"),
+    [(("--sensitivity", "2"), "sensitivity"), (("--every", "0"), "every"), (("--extra-masks", "nowhere"), "extra-masks")],
 )
-def test_settings_out_of_range_are_named(tmp_path: Path, option: tuple[str, str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_out_of_range_are_named(
+    tmp_path: Path, option: tuple[str, str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["masks", str(tmp_path), str(tmp_path / "out"), *option]) == 2
     assert word in capsys.readouterr().err

