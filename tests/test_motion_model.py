@@ -40,7 +40,7 @@ def scene(
         points[:, None] - time[None, :, None] * [0.03, 0, 0.01] + (movers[:, None] * time * 0.04)[..., None] * [0, 1, 0]
     )
     xy = xyz[..., :2] / xyz[..., 2:] * 500 + [427, 240] + rng.normal(0, noise, (count, frames, 2))
-    visible = (xy >= 0).all(2) & (xy < SIZE).all(2)
+    visible: np.ndarray = np.all((xy >= 0) & (xy < SIZE), axis=2)
     keep = visible.sum(1) > 4
     return Tracks.from_dense(np.where(visible[..., None], xy, np.nan)[keep], visible[keep]), movers[keep]
 
