@@ -77,4 +77,4 @@ def write_npz(path: Path | str, **arrays: np.ndarray) -> None:
     """Write compressed arrays atomically."""
     with atomic_path(Path(path).with_suffix(".npz")) as temporary:
         with open(temporary, "wb") as handle:
-            np.savez_compressed(handle, **arrays)
+            np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]

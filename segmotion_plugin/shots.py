@@ -19,7 +19,7 @@ class CutDetector:
         self._histogram: np.ndarray | None = None
         self._grey: np.ndarray | None = None
         self._recent: list[float] = []
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def __call__(self, frame: np.ndarray) -> bool:
         """Look at the next frame (H×W×3 uint8 RGB); True when a cut lies between it and the one before."""
@@ -27,7 +27,7 @@ class CutDetector:
         small = cv2.resize(frame, (_WIDTH, height), interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         histogram = cv2.calcHist([cv2.cvtColor(small, cv2.COLOR_RGB2LAB)], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3).ravel()
-        histogram /= histogram.sum()
+        histogram = histogram / histogram.sum()
         cut = False
         if self._histogram is not None and self._grey is not None:
             change = 1.0 - float(np.sqrt(histogram * self._histogram).sum())

@@ -129,7 +129,7 @@ def looks_ordered(images: Sequence[Path]) -> bool:
     import cv2
 
     starts = np.unique(np.linspace(0, len(images) - 2, min(_PAIRS, len(images) - 1)).round().astype(int))
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     followed = []
     for start in starts.tolist():
         first, second = (_small(Path(images[i])) for i in (start, start + 1))

@@ -6,6 +6,8 @@ third stage (40 channels at stride 8) and after the fifth (112 channels at strid
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -30,14 +32,14 @@ class EfficientNetLite0:
         network.load_state_dict(state)
         network.eval()
         self._stem, self._stem_act = _fold(network._conv_stem, network._bn0), network._swish
-        self._blocks = torch.nn.ModuleList(network._blocks[: _COARSE_BLOCK + 1])
-        for block in self._blocks:
+        blocks: Any = network._blocks[: _COARSE_BLOCK + 1]
+        for block in blocks:
             if block._block_args.expand_ratio != 1:
                 block._expand_conv, block._bn0 = _fold(block._expand_conv, block._bn0), torch.nn.Identity()
             block._depthwise_conv, block._bn1 = _fold(block._depthwise_conv, block._bn1), torch.nn.Identity()
             block._project_conv, block._bn2 = _fold(block._project_conv, block._bn2), torch.nn.Identity()
         self._stem = self._stem.to(memory_format=torch.channels_last)
-        self._blocks = self._blocks.to(memory_format=torch.channels_last)
+        self._blocks = [block.to(memory_format=torch.channels_last) for block in blocks]
 
     @staticmethod
     def input_size(width: int, height: int) -> tuple[int, int]:
@@ -61,7 +63,7 @@ class EfficientNetLite0:
         return torch.cat([fine, coarse], dim=1)[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _fold(convolution: torch.nn.Module, norm: torch.nn.Module) -> torch.nn.Module:
+def _fold(convolution: Any, norm: Any) -> Any:
     return torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
 
 

@@ -55,7 +55,7 @@ class DisFlow:
     """DIS optical flow at the medium preset, deterministic."""
 
     def __init__(self) -> None:
-        self._engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """H×W×2 float32 flow from one H×W uint8 grey image to another."""
@@ -127,7 +127,7 @@ class _Chains:
 
 
 def track(
-    frames: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray] | RawStore,
     shots: Sequence[tuple[int, int]] | None = None,
     *,
     spacing: float | None = None,

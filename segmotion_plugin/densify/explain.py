@@ -1,0 +1,260 @@
+"""Dense evidence: does the static world explain what a pixel shows in other frames, or does only the measured flow?
+
+Flow is smooth, so it drags a rim of background along with a moving object; tracks there are called moving and are wrong. The
+picture tells: where the motion that the static tracks around imply explains a pixel's neighbourhood in the next frames as well as the
+measured flow does, nothing there says that the pixel moves. Both directions in time are tried and the better one counts, because
+background next to an object is covered by it in one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.trackers.dis import sample
+
+_STRIDES = (1, 2, 4)
+PROVEN, HALO = 1, 2
+WINDOW = 3
+_WANTED = 6.0  # pixels at full size between the two explanations; the stride grows until objects move by that much
+
+
+def polynomial_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """Robust second-order flow field through the displacements of points (the flow of a plane seen by a moving camera has this form).
+
+    Args:
+        xy: n×2 positions.
+        step: n×2 displacements.
+        weight: n.
+        size: (width, height), to scale the positions.
+
+    Returns:
+        A function from m×2 positions to m×2 displacements.
+    """
+
+    def basis(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, 0] / size[0] * 2 - 1, points[:, 1] / size[1] * 2 - 1
+        return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+
+    design = basis(xy)
+    robust = weight.astype(np.float64)
+    coefficients = np.zeros((6, 2))
+    for _ in range(4):
+        weighted = design * robust[:, None]
+        normal = weighted.T @ design + 1e-3 * np.eye(6)
+        coefficients = np.linalg.solve(normal, weighted.T @ step)
+        miss = np.linalg.norm(step - design @ coefficients, axis=1)
+        scale = 1.5 * float(np.median(miss)) + 0.25
+        robust = weight / (1 + (miss / scale) ** 2)
+    return lambda points: basis(points) @ coefficients
+
+
+def static_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, shape: tuple[int, int], reach: float = 12.0) -> np.ndarray:
+    """Flow that the static world has at every pixel: a polynomial field, and around static points what they add to it.
+
+    Args:
+        xy: n×2 positions of static points, pixels at full size.
+        step: n×2 displacements, pixels at full size.
+        weight: n trust in each.
+        shape: (h, w) of the field, half size.
+        reach: standard deviation of a point's neighbourhood, pixels at half size.
+
+    Returns:
+        h×w×2 float32 displacements, pixels at full size.
+    """
+    h, w = shape
+    field = polynomial_flow(xy, step, weight, (2 * w, 2 * h))
+    rows, columns = np.mgrid[:h:8, :w:8]
+    coarse = field(np.stack([2 * columns.ravel() + 1.0, 2 * rows.ravel() + 1.0], axis=1)).reshape(*rows.shape, 2)
+    # The coarse grid samples pixel 8i, so it is enlarged by an affine map rather than by resize's centre alignment.
+    grid_x, grid_y = np.meshgrid(np.arange(w, dtype=np.float32) / 8, np.arange(h, dtype=np.float32) / 8)
+    flow = cv2.remap(coarse.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    rest = (step - field(xy)).astype(np.float32)
+    far = np.linalg.norm(rest, axis=1)
+    trusted = weight * (far < 4 * float(np.median(far)) + 4)
+    total: np.ndarray = np.zeros((h, w, 2), np.float32)
+    amount: np.ndarray = np.zeros((h, w), np.float32)
+    column, row = np.clip((xy[:, 0] / 2).astype(int), 0, w - 1), np.clip((xy[:, 1] / 2).astype(int), 0, h - 1)
+    np.add.at(total, (row, column), trusted[:, None] * rest)
+    np.add.at(amount, (row, column), trusted)
+    # Blur at a quarter of the resolution: the neighbourhood is wide.
+    small = (max(1, w // 4), max(1, h // 4))
+    total, amount = cv2.resize(total, small, interpolation=cv2.INTER_AREA), cv2.resize(amount, small, interpolation=cv2.INTER_AREA)
+    total, amount = cv2.GaussianBlur(total, (0, 0), reach / 4), cv2.GaussianBlur(amount, (0, 0), reach / 4)
+    return flow + cv2.resize(total / (amount + 1e-4)[..., None], (w, h), interpolation=cv2.INTER_LINEAR)
+
+
+def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """h×w mean absolute difference, in the best window around a pixel, between an image and another one seen through a flow.
+
+    Args:
+        first: h×w×C float32.
+        second: h×w×C float32.
+        flow: h×w×2 displacements from first to second, pixels at twice this size.
+    """
+    h, w = first.shape[:2]
+    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    x, y = columns + flow[..., 0] / 2, rows + flow[..., 1] / 2
+    seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    difference = np.abs(first - seen).mean(axis=2)
+    difference[(x < 0) | (y < 0) | (x > w - 1) | (y > h - 1)] = 255.0
+    # The best of all windows that hold the pixel: a window that reaches over the object's outline does not blame its neighbour.
+    return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
+
+
+def compose(flows: list[np.ndarray]) -> np.ndarray:
+    """Flow over several frames from the flows of neighbouring pairs, each h×w×2 in pixels at twice this size."""
+    total = flows[0]
+    h, w = total.shape[:2]
+    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    for flow in flows[1:]:
+        x, y = columns + total[..., 0] / 2, rows + total[..., 1] / 2
+        total = total + cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return total
+
+
+def splat(xy: np.ndarray, shape: tuple[int, int], radius: int) -> np.ndarray:
+    """h×w bool at half size: within `radius` pixels (a square) of one of n×2 positions at full size."""
+    marks = np.zeros(shape, np.uint8)
+    column, row = np.clip((xy[:, 0] / 2).astype(int), 0, shape[1] - 1), np.clip((xy[:, 1] / 2).astype(int), 0, shape[0] - 1)
+    marks[row, column] = 1
+    return cv2.dilate(marks, np.ones((2 * radius + 1,) * 2, np.uint8)) > 0
+
+
+def regions(
+    worse: np.ndarray,
+    apart: np.ndarray,
+    near: np.ndarray,
+    image: np.ndarray,
+    *,
+    told: float,
+    least_apart: float,
+    closing: int,
+    halo_width: float,
+    alike: float,
+) -> np.ndarray:
+    """Where the picture proves motion, and the halo that only follows it.
+
+    Proof shows on texture and outlines, not on plain surfaces. What it encloses is an object's inside; what moves with the object by
+    its flow, without proof, beside still background and outside of everything enclosed, is halo.
+
+    Args:
+        worse: h×w, by how many grey levels the static world explains a pixel worse than the flow.
+        apart: h×w, pixels between the two explanations.
+        near: h×w bool, near tracks that move.
+        image: h×w×3 float32, CIELAB at 8-bit scale, a little blurred.
+        told: least `worse` of a proof.
+        least_apart: least `apart` at which the explanations can be told apart.
+        closing: radius over which proof is closed.
+        halo_width: pixels from still background at most.
+        alike: colour distance up to which a plain pixel counts as its still neighbour's continuation.
+
+    Returns:
+        h×w uint8 of PROVEN, HALO or 0.
+    """
+    candidate = near & (apart > least_apart)
+    proof = candidate & (worse > told)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * closing + 1, 2 * closing + 1))
+    padded = cv2.morphologyEx(np.pad(proof.astype(np.uint8), closing + 1), cv2.MORPH_CLOSE, kernel)
+    reached = np.zeros((padded.shape[0] + 2, padded.shape[1] + 2), np.uint8)
+    cv2.floodFill(padded, reached, (0, 0), 2)
+    inside = (padded != 2)[closing + 1 : -closing - 1, closing + 1 : -closing - 1]
+    depth = cv2.distanceTransform(candidate.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    halo = candidate & ~inside & (depth <= halo_width)
+    # A plain rim may be the object's own: it is halo where it has the colour of the still background next to it.
+    halo &= (worse < -0.25) | (_step_to_still(image, candidate) < alike)
+    return np.where(proof, PROVEN, np.where(halo, HALO, 0)).astype(np.uint8)
+
+
+def _step_to_still(image: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """h×w: distance in colour (8-bit CIELAB) from each pixel to the nearest pixel that is no candidate."""
+    if candidate.all():
+        return np.full(candidate.shape, np.inf, np.float32)
+    _, nearest = cv2.distanceTransformWithLabels(
+        candidate.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    rows, columns = np.nonzero(~candidate)
+    colour_of = np.zeros((int(nearest.max()) + 1, 3), np.float32)
+    colour_of[nearest[rows, columns]] = image[rows, columns]
+    return np.linalg.norm(image - colour_of[nearest], axis=2)
+
+
+class Explainer:
+    """Compares the two explanations for the frames of one shot.
+
+    Args:
+        half: gives a frame at half size, h×w×3 uint8.
+        flow: gives the stored flows of the pair (frame, frame + 1), forward and backward, at half size.
+        at: gives the visible tracks of a frame: ids n, positions n×2, probability of motion n.
+        shot: half-open frame range.
+    """
+
+    def __init__(
+        self,
+        half: Callable[[int], np.ndarray],
+        flow: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        at: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        shot: tuple[int, int],
+    ) -> None:
+        self._half, self._flow, self._at, self._shot = half, flow, at, shot
+        self._images: dict[int, np.ndarray] = {}
+
+    def image(self, frame: int) -> np.ndarray:
+        """h×w×3 float32 CIELAB at 8-bit scale, a little blurred."""
+        if frame not in self._images:
+            if len(self._images) > 16:
+                self._images.pop(min(self._images))
+            lab = cv2.cvtColor(self._half(frame), cv2.COLOR_RGB2LAB)
+            self._images[frame] = cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
+        return self._images[frame]
+
+    def __call__(self, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Compare at a frame.
+
+        Returns:
+            h×w float32: by how many grey levels the static world explains the pixel worse than the flow does (negative: better); and
+            h×w float32: how far apart the two explanations are, pixels at full size. None where there is no static track.
+        """
+        start, stop = self._shot
+        ids, xy, probability = self._at(frame)
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for direction in (1, -1):
+            best = None
+            for stride in _STRIDES:
+                other = frame + direction * stride
+                if not start <= other < stop:
+                    break
+                best = self._compare(frame, direction, stride, ids, xy, probability) or best
+                if best is not None and best[3] >= _WANTED:
+                    break
+            if best is not None:
+                found.append(best[:3])
+        if not found:
+            return None
+        static = np.min([entry[0] for entry in found], axis=0)
+        measured = np.min([entry[1] for entry in found], axis=0)
+        apart = np.max([entry[2] for entry in found], axis=0)
+        return static - measured, apart
+
+    def _compare(
+        self, frame: int, direction: int, stride: int, ids: np.ndarray, xy: np.ndarray, probability: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
+        other = frame + direction * stride
+        other_ids, other_xy, _ = self._at(other)
+        _, here, there = np.intersect1d(ids, other_ids, assume_unique=True, return_indices=True)
+        weight = np.clip(1 - 2 * probability[here], 0, 1)
+        if (weight > 0).sum() < 12:
+            return None
+        step = other_xy[there] - xy[here]
+        image, second = self.image(frame), self.image(other)
+        static = static_flow(xy[here], step, weight, image.shape[:2])
+        if direction > 0:
+            measured = compose([self._flow(frame + i)[0] for i in range(stride)])
+        else:
+            measured = compose([self._flow(frame - 1 - i)[1] for i in range(stride)])
+        apart = np.linalg.norm(static - measured, axis=2)
+        moving = probability > 0.5
+        typical = float(np.median(sample(apart, xy[moving] / 2))) if moving.any() else 0.0
+        return mismatch(image, second, static), mismatch(image, second, measured), apart, typical
