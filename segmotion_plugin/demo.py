@@ -25,9 +25,9 @@ class Demo:
 
     out: Path = Path("segmotion_demo")
     """Folder of the results."""
-    frames: int = 36
+    frames: int = 30
     """Frames of the clip."""
-    width: int = 640
+    width: int = 480
     """Width of the clip in pixels; its height is 9/16 of that."""
     seed: int = 0
     """Seed of the world."""
@@ -44,7 +44,7 @@ class Demo:
         return 0
 
 
-def demo(out: Path, frames: int = 36, width: int = 640, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+def demo(out: Path, frames: int = 30, width: int = 480, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
     """Render, run and measure; the figures also go to OUT/demo.json.
 
     Returns:
