@@ -147,8 +147,8 @@ def filter_database(
             copy.execute("VACUUM")
         if matches == "keep" and verify != "none" and pairs:
             report.verified_with = _verify(temporary, pairs, verify, version, colmap_cmd)
-        for rest in (Path(f"{temporary}-wal"), Path(f"{temporary}-shm")):
-            rest.unlink(missing_ok=True)
+        with closing(sqlite3.connect(temporary)) as copy:
+            copy.execute("PRAGMA journal_mode=DELETE")  # all into the one file, which is about to get its name
     return report
 
 
