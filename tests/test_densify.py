@@ -87,3 +87,18 @@ def test_movers_far_from_each_other_are_different_objects(apart: bool) -> None:
     object_id = group(tracks, np.ones(60, bool), [(0, frames)], radius=15.0)
     assert len(set(object_id.tolist())) == (2 if apart else 1)
     assert (object_id > 0).all()
+
+
+def test_touching_movers_of_different_motion_are_different_objects() -> None:
+    from segmotion_plugin.densify.objects import group
+
+    rng = np.random.default_rng(4)
+    frames = 10
+    left, right = rng.uniform([0, 0], [40, 60], (150, 2)), rng.uniform([40, 0], [80, 60], (150, 2))
+    speed = np.concatenate([np.tile([2.0, 0.0], (150, 1)), np.tile([0.0, 2.0], (150, 1))])
+    xy = np.concatenate([left, right])[:, None] + np.arange(frames)[None, :, None] * speed[:, None]
+    tracks = Tracks.from_dense(xy.astype(np.float32), np.ones((300, frames), bool))
+    object_id = group(tracks, np.ones(300, bool), [(0, frames)], radius=10.0)
+    first, second = np.bincount(object_id[:150]).argmax(), np.bincount(object_id[150:]).argmax()
+    assert first != second
+    assert (object_id[:150] == first).mean() > 0.9 and (object_id[150:] == second).mean() > 0.9
