@@ -1,9 +1,9 @@
 """Grouping of dynamic tracks into objects by likeness of motion.
 
 Neighbouring tracks that move alike over time belong together (Brox and Malik, "Object Segmentation by Long Term Analysis of Point
-Trajectories", ECCV 2010). Tracks on the border of two motions follow neither, because flow is smooth; as in DBSCAN (Ester et al., KDD 1996)
-objects are the connected parts of *core* tracks, most of whose neighbours move as they do, and the others join the object they are most
-often next to.
+Trajectories", ECCV 2010). Tracks on the border of two motions follow neither, because flow is smooth; as in DBSCAN (Ester et al.,
+KDD 1996) objects are the connected parts of *core* tracks, most of whose neighbours move as they do, and the others join the object
+they are most often next to.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _neighbours(
 
 
 def _adopt(label: np.ndarray, alike: csr_matrix, near: csr_matrix) -> np.ndarray:
-    """Tracks without a label take the commonest one of the neighbours that move alike, else of all neighbours, else one of their own."""
+    """Tracks without a label take the commonest one of neighbours that move alike, else of all neighbours, else one of their own."""
     label = label.copy()
     for graph in (alike, alike, near, near):
         if (label >= 0).all() or label.max() < 0:
