@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 import time
@@ -37,7 +38,7 @@ class ViewerApp:
         except ImportError:
             raise SegmotionError("the viewer needs the package viser: pip install viser") from None
         self.scene, self.host = scene, host
-        self.server = viser.ViserServer(host=host, port=port, verbose=False)
+        self.server: Any = viser.ViserServer(host=host, port=port, verbose=False)
         self.port = int(self.server.get_port())
         self._lock = threading.RLock()
         self._stopped = threading.Event()
@@ -45,7 +46,7 @@ class ViewerApp:
         self.frame = -1
         self.drawing: TrackDrawing | None = None
         if scene.cameras is not None:
-            self.server.scene.set_up_direction(tuple(float(v) for v in scene.up))
+            self.server.scene.set_up_direction(np.asarray(scene.up, np.float64))
             self.drawing = TrackDrawing(self.server.scene, scene, atomic=self.server.atomic)
         self._add_controls()
         self.server.on_client_connect(self._welcome)
@@ -145,7 +146,7 @@ class ViewerApp:
         self._tail.on_update(lambda _: self._set_tail(int(self._tail.value)))
         step.on_click(lambda _: self.goto((self.frame + (1 if step.value == "next" else -1)) % len(scene)))
         for object_id, switch in self._switches.items():
-            switch.on_update(lambda _, k=object_id, s=switch: self._show_object(k, bool(s.value)))
+            switch.on_update(functools.partial(self._switched, object_id))
         self._masks.on_update(lambda _: self._show_masks(bool(self._masks.value)))
         self._follow.on_update(lambda _: self._start_following())
         if drawing is not None:
@@ -162,9 +163,9 @@ class ViewerApp:
             self._locked(self.drawing.set_tail, length)
         self._picture_due.set()
 
-    def _show_object(self, object_id: int, visible: bool) -> None:
+    def _switched(self, object_id: int, _: Any) -> None:
         if self.drawing is not None:
-            self._locked(self.drawing.show_object, object_id, visible)
+            self._locked(self.drawing.show_object, object_id, bool(self._switches[object_id].value))
         self._picture_due.set()
 
     def _show_masks(self, visible: bool) -> None:
@@ -195,7 +196,8 @@ class ViewerApp:
         """Put a new client behind the cameras."""
         if self.scene.cameras is None:
             return
-        view = overlook(self.scene)
+        # The controls cover the right part of the window.
+        view = overlook(self.scene, max(64, round(720 * min(float(client.camera.aspect), 2.0) * 0.75)), 720)
         rotation, offset = view.pose[:, :3], view.pose[:, 3]
         eye = -rotation.T @ offset
         with client.atomic():
@@ -251,8 +253,8 @@ class ViewerApp:
                 return
             masks = bool(self._masks.value)
             if self.drawing is None:
-                options = {"tail": int(self._tail.value), "masks": masks, "objects": self._on()}
-                self.server.scene.set_background_image(render(self.scene, self.frame, **options))
+                picture = render(self.scene, self.frame, tail=int(self._tail.value), masks=masks, objects=self._on())
+                self.server.scene.set_background_image(picture)
                 continue
             # Read outside of the lock, send within: files never hold up the timeline, and viser 0.2.7 sends from one thread only.
             self.scene.picture(self.frame, CURRENT, masks)

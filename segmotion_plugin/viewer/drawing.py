@@ -82,7 +82,7 @@ class TrackDrawing:
         self.extent = content.extent * self._similarity.scale
         self.frame = -1
         self.tail = min(16, len(content))
-        self.point_size = 0.006 * self.extent
+        self.point_size = 0.0035 * self.extent
         self.line_width = 2.0
         self.masks = True
         self._segments: dict[tuple[int, int], _Node] = {}
@@ -173,7 +173,7 @@ class TrackDrawing:
         """Put its picture on a frustum; apart from the start because it reads a file."""
         picture = self._content.picture(k, THUMBNAIL, False)
         self._frustums[k].remove()
-        self._frustums[k] = self._frustum(k, f"{self._root}/cameras/{k:05d}", 0.06, (90, 90, 90), picture)
+        self._frustums[k] = self._frustum(k, f"{self._root}/cameras/{k:05d}", 0.035, (90, 90, 90), picture)
 
     def positions(self, k: int) -> np.ndarray:
         """n×3 float32 current positions of all moving tracks visible at a step, in the viewer's world."""
@@ -287,7 +287,7 @@ class TrackDrawing:
     def _add_frustums(self) -> None:
         count = len(self._content)
         for k in np.unique(np.linspace(0, count - 1, min(count, _MOST_FRUSTUMS)).round().astype(int)).tolist():
-            self._frustums[k] = self._frustum(k, f"{self._root}/cameras/{k:05d}", 0.06, (90, 90, 90), None)
+            self._frustums[k] = self._frustum(k, f"{self._root}/cameras/{k:05d}", 0.035, (90, 90, 90), None)
 
     def _frustum(self, k: int, name: str, scale: float, colour: tuple[int, int, int], image: np.ndarray | None) -> Any:
         cameras = self._content.cameras
@@ -314,7 +314,7 @@ class TrackDrawing:
         frame = self.frame
         picture = self._content.picture(frame, CURRENT, self.masks)
         if self._current is None or not hasattr(self._current, "image"):
-            self._current = self._frustum(frame, f"{self._root}/current", 0.2, (230, 60, 40), picture)
+            self._current = self._frustum(frame, f"{self._root}/current", 0.08, (230, 60, 40), picture)
             self._current.visible = self._current_on
         else:
             self._current.image = picture

@@ -37,9 +37,9 @@ class ObjectInfo:
 
     @property
     def title(self) -> str:
-        """One line for a switch."""
-        depth = f", depth: {self.source}" if self.source else ""
-        return f"object {self.id} ({self.tracks} tracks, {100 * self.share:.1f} % of the picture{depth})"
+        """One line for a switch; the share is that of the pixels."""
+        depth = f", depth by {self.source}" if self.source else ""
+        return f"object {self.id}: {self.tracks} tracks, {100 * self.share:.1f} %{depth}"
 
 
 @dataclass

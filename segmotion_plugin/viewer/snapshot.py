@@ -40,7 +40,7 @@ def overlook(scene: Scene, width: int = 1280, height: int = 720) -> View:
     forward = scene.cameras.cam_from_world[:, 2, :3].mean(axis=0)
     forward = forward - (forward @ up) * up
     forward /= max(float(np.linalg.norm(forward)), 1e-9)
-    direction = forward - 0.55 * up - 0.35 * np.cross(forward, up)
+    direction = forward - 0.75 * up - 0.35 * np.cross(forward, up)
     view = look_at(np.zeros(3), direction, up, width, height)
     clouds = [(centers, 1.0), (scene.points, 0.85)]
     if scene.tracks is not None:
@@ -174,7 +174,7 @@ def _cameras(canvas: np.ndarray, view: View, scene: Scene, frame: int, masks: bo
     for k in range(0, len(cameras), step):
         if k != frame:
             _frustum(canvas, view, cameras, k, 0.04 * scene.extent, (150, 150, 150), 1)
-    corners = _frustum(canvas, view, cameras, frame, 0.13 * scene.extent, (200, 50, 30), 2)
+    corners = _frustum(canvas, view, cameras, frame, 0.08 * scene.extent, (200, 50, 30), 2)
     xy, depth = view.project(corners)
     if (depth < _NEAR).any() or float(np.abs(xy).max()) > 4 * max(canvas.shape):
         return

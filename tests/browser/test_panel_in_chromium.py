@@ -1,0 +1,37 @@
+"""The panel in nerfstudio's real viewer, operated in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from browsing import browser, count, until
+from support_panel import GradientPipeline, open_viewer
+from support_viewer import FRAMES, processed
+
+
+def test_timeline_and_switches_in_nerfstudios_viewer(tmp_path: Path) -> None:
+    out = processed(tmp_path / "out")
+    pipeline = GradientPipeline(out)
+    panel = pipeline.motion_panel
+    assert panel is not None
+    viewer = open_viewer(pipeline, out, 18800)
+    try:
+        drawing = panel.drawing
+        assert drawing is not None
+        first = panel._scene.objects[0].colour
+        with browser(f"http://127.0.0.1:{viewer.viser_server.get_port()}", tmp_path) as tab:
+            tab.control("Show tracks", "input[type=checkbox]")
+            assert until(lambda: len(viewer.viser_server.get_clients()) == 1)
+            tab.tick("Current image")
+            start = tab.shot_when("panel_first", lambda p: count(p, first) > 100)
+            tab.press("Frame", "End")
+            assert until(lambda: drawing.frame == FRAMES - 1)
+            later = tab.shot_when("panel_last", lambda p: (np.abs(p.astype(int) - start).max(axis=2) > 30).mean() > 0.005)
+            assert count(later, first) > 100
+            tab.tick("object 1")
+            assert until(lambda: not drawing._groups[1].visible)
+            tab.shot_when("panel_object_off", lambda p: count(p, first) < 0.3 * count(later, first))
+    finally:
+        panel.detach()
+        viewer.viser_server.stop()
