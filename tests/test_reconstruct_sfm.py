@@ -80,7 +80,7 @@ def test_runs_from_different_priors_agree(solved: tuple[SfmResult, Path, list]) 
     assert len(candidates) >= 2
     assert len({candidate.prior_focal for candidate in candidates}) == len(candidates)
     assert result.agreement is not None and result.agreement < 0.01
-    assert result.shots[0].chosen == int(np.argmin([c.epipolar_error for c in candidates]))
+    assert result.shots[0].chosen == int(np.argmin([c.epipolar_error or np.inf for c in candidates]))
 
 
 def test_no_keypoint_lies_in_masked_pixels(solved: tuple[SfmResult, Path, list], inputs: Path, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_sequential_pairs_reach_far_and_exhaustive_ones_are_all() -> None:
     pairs = db.pairs_of(100, "sequential", 10)
     assert {j - i for i, j in pairs} == {1, 2, 4, 8, 16, 32, 64}
     assert len(pairs) == len(set(pairs)) == sum(100 - step for step in (1, 2, 4, 8, 16, 32, 64))
-    assert db.choose_matching(24, "auto", ordered=True) == "exhaustive"
+    assert db.choose_matching(16, "auto", ordered=True) == "exhaustive"
     assert db.choose_matching(80, "auto", ordered=True) == "sequential"
     assert db.choose_matching(80, "auto", ordered=False) == "exhaustive"
 

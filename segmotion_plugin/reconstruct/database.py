@@ -12,7 +12,7 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 
 # Images per shot up to which every pair is matched, whatever their order.
-EXHAUSTIVE_UP_TO = 24
+EXHAUSTIVE_UP_TO = 16
 # Unordered sets above this size would take n²/2 matchings; a sequence of neighbours in name order is matched instead.
 UNORDERED_EXHAUSTIVE_UP_TO = 200
 # COLMAP reports nothing while it works; these portions are the steps of the progress bar.
@@ -25,11 +25,11 @@ Progress = Callable[[str, int, int], None]
 
 @contextlib.contextmanager
 def quiet_colmap() -> Iterator[None]:
-    """Keep COLMAP's log lines below errors off standard error."""
+    """Keep COLMAP's log lines off standard error; what fails raises, or shows in the database and the models."""
     import pycolmap
 
     before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
     try:
         yield
     finally:

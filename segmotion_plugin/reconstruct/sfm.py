@@ -111,6 +111,9 @@ def reconstruct(
     clock = _Clock(result.seconds)
 
     path = work_dir / "database.db"
+    # Masks are applied after detection, so what moves uses up keypoints: the more is masked, the more are asked for.
+    kept = 1.0 if shares is None else max(float(shares.mean()), 0.25)
+    max_features = round(options.max_features / kept)
     flat = options.camera_model in ("PINHOLE", "SIMPLE_PINHOLE")
     with clock.step("features"):
         db.extract(
@@ -119,7 +122,7 @@ def reconstruct(
             names,
             colmap_mask_dir,
             camera_model="SIMPLE_PINHOLE" if flat else "SIMPLE_RADIAL",
-            max_features=options.max_features,
+            max_features=max_features,
             threads=options.threads,
             seed=options.seed,
             progress=progress,
@@ -128,7 +131,7 @@ def reconstruct(
         result.keypoints = sum(counts.values())
         if colmap_mask_dir is not None and shares is not None:
             result.keypoints_in_masks = db.check_no_keypoint_masked(path, Path(colmap_mask_dir))
-            result.keypoints_dropped = db.estimate_dropped(path, image_dir, names, shares, options.max_features)
+            result.keypoints_dropped = db.estimate_dropped(path, image_dir, names, shares, max_features)
             _warn_of_masks(result, shares, counts)
     with clock.step("matches"):
         pairs: list[tuple[str, str]] = []

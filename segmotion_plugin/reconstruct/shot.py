@@ -43,7 +43,7 @@ class SfmOptions:
     overlap: int = 10
     """Steps of sequential matching: pairs 1, 2, 4, 8, … images apart."""
     max_features: int = 4096
-    """Keypoints per image; masks are applied after detection."""
+    """Keypoints per image; more are detected where much is masked."""
     focal: float | None = None
     """Known focal length in pixels; from the EXIF tags, or several guesses, when absent."""
     principal_point: bool = False
@@ -58,14 +58,14 @@ class SfmOptions:
 
 @dataclass
 class Candidate:
-    """One mapper run and what it is judged by; lengths in pixels, angles in degrees."""
+    """One mapper run and what it is judged by; lengths in pixels, angles in degrees. Zeros and None: no model."""
 
     prior_focal: float
     known_focal: bool
     seed: int
     registered: int = 0
     focal: float = 0.0
-    epipolar_error: float = float("inf")
+    epipolar_error: float | None = None
     reprojection_error: float = 0.0
     points: int = 0
     observations: int = 0
@@ -203,7 +203,7 @@ class Shot:
         found = [k for k, camera in enumerate(self.cameras) if camera is not None]
         if not found:
             return -1, None
-        best = min(found, key=lambda k: self.outcome.candidates[k].epipolar_error)
+        best = min(found, key=lambda k: self._error(self.outcome.candidates[k]))
         chosen = self.cameras[best]
         assert chosen is not None
         gaps: list[float] = []
@@ -214,6 +214,9 @@ class Shot:
             gap = judge.disagreement(other, chosen)
             gaps.append(max(gap, SAME_PATH * abs(np.log(other.focal[0] / chosen.focal[0])) / SAME_FOCAL))
         return best, min(gaps) if gaps else None
+
+    def _error(self, candidate: Candidate) -> float:
+        return self.tolerance if candidate.epipolar_error is None else candidate.epipolar_error
 
     def _settled(self, best: Candidate, known: bool) -> bool:
         """Whether no further run is needed: no doubt, and two agree (long or calibrated clips: one is enough)."""
@@ -229,7 +232,7 @@ class Shot:
             candidate.registered < 0.95 * len(self.names)
             or not low <= candidate.focal / self.longer_side <= high
             or candidate.angle_deg < judge.MIN_MEDIAN_ANGLE_DEG
-            or candidate.epipolar_error > 0.5 * self.tolerance
+            or self._error(candidate) > 0.5 * self.tolerance
         )
 
     def _finish(self, model: pycolmap.Reconstruction) -> None:
