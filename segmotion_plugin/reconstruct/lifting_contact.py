@@ -123,7 +123,7 @@ class Placement:
             rng: draws plane hypotheses where the ground is not flat.
         """
         up = upward(cameras) if ground is None else ground.normal
-        self.facing[k] = _upright(cameras, k, mask, up)
+        self.facing[k] = _upright(cameras, k, up)
         foot = lowest_point(cameras, k, mask, up)
         if foot is None or _above_another(foot, mask, others):
             return
@@ -179,11 +179,9 @@ class Placement:
         self.sigma[k] = np.log(far / near) / np.sqrt(12.0)  # of a uniform distribution between the two
 
 
-def _upright(cameras: Cameras, k: int, mask: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Normal of the upright plane that faces the camera at a mask; along the view where that looks steeply down or up."""
-    rows, columns = np.nonzero(mask)
-    ray = cameras.rays(np.array([[columns.mean() + 0.5, rows.mean() + 0.5]])) @ cameras.cam_from_world[k, :, :3]
-    view = ray[0] / np.linalg.norm(ray[0])
+def _upright(cameras: Cameras, k: int, up: np.ndarray) -> np.ndarray:
+    """Normal of upright planes square to the view of camera k; along the view itself where that looks steeply down or up."""
+    view = cameras.cam_from_world[k, 2, :3]
     level = view - (view @ up) * up
     length = float(np.linalg.norm(level))
     return view if length < 0.7 else level / length
