@@ -212,3 +212,16 @@ def test_the_command_lists_formats_and_takes_the_destination_last(posed, tmp_pat
     assert (tmp_path / "dest" / "trajectory.txt").is_file()
     with pytest.raises(SegmotionError, match="segmotion export OUT --format F DEST"):
         tyro.cli(Export, args=[str(posed)]).main()
+
+
+def test_the_example_writes_what_the_clip_has(posed, tmp_path, capsys):
+    import runpy
+
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "06_export_shape_of_motion.py"))
+    example["main"](posed, tmp_path / "without")
+    assert "--preset foundation" in capsys.readouterr().out
+    assert (tmp_path / "without" / "sparse" / "0" / "images.bin").is_file()
+    write_processed(tmp_path / "clip", *truth("plain"), depth=True)
+    example["main"](tmp_path / "clip", tmp_path / "with")
+    assert "dynamic: 255 = moves" in capsys.readouterr().out
+    assert (tmp_path / "with" / "droid_recon" / "clip.npy").is_file()
