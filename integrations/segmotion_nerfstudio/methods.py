@@ -29,6 +29,8 @@ def splatfacto() -> MethodSpecification:
 
 
 def _specification(stock: str, model: type, description: str) -> MethodSpecification:
+    from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+    from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManagerConfig
     from nerfstudio.plugins.types import MethodSpecification
 
     from segmotion_nerfstudio.dataparser import SegmotionDataParserConfig
@@ -37,6 +39,9 @@ def _specification(stock: str, model: type, description: str) -> MethodSpecifica
     config = copy.deepcopy(_stock_methods()[stock])
     config.method_name = f"segmotion-{stock}"
     manager = config.pipeline.datamanager
+    if isinstance(manager, ParallelDataManagerConfig):
+        # Its worker processes draw pixels with seeds of their own, so that no training could be repeated.
+        manager = _as(VanillaDataManagerConfig, manager)
     manager.dataparser = _as(SegmotionDataParserConfig, manager.dataparser)
     config.pipeline = SegmotionPipelineConfig(datamanager=manager, model=_as(model, config.pipeline.model))
     return MethodSpecification(config=config, description=description)
@@ -50,6 +55,8 @@ def _stock_methods() -> dict[str, Any]:
 
 
 def _as(kind: type, config: Any) -> Any:
-    """A config of a subclass with the values of its base class; `_target` is the subclass's."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init and f.name != "_target"}
+    """A config of a related class with the values of those fields that both have; `_target` and defaults that differ on purpose
+    (the dataparser's evaluation split) are the new class's."""
+    own = {f.name for f in dataclasses.fields(kind) if f.init} - {"_target", "eval_mode"}
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in own}
     return kind(**values)
