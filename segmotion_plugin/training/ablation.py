@@ -118,11 +118,12 @@ def main(config: AblationConfig) -> str:
         sets["DAVIS"] = list(davis_clips(Path(config.davis), config.tracks, config.seed))
     rows: dict[str, Scorer] = {}
     thresholds: dict[str, float] = {}
+    known: dict[str, dict[str, np.ndarray]] = {}
     for name in BASELINES:
-        rows[name] = _baseline(name, config.seed)
+        rows[name] = _baseline(name, config.seed, known)
         # A baseline has no calibrated output: its one fixed threshold is the median of the best ones on the fitting half.
         best = [best_f1(rows[name](clip), clip.truth > 0)[1] for clip in fitting if (clip.truth > 0).any()]
-        thresholds[name] = float(np.median(best))
+        thresholds[name] = float(np.median(best)) if best else 0.5
     rows["shipped weights"] = lambda clip: (
         classify(clip.tracks, clip.size, features=clip.features, seed=config.seed).probability
     )
@@ -135,8 +136,23 @@ def main(config: AblationConfig) -> str:
     return table
 
 
-def _baseline(name: str, seed: int) -> Scorer:
-    return lambda clip: geometric_scores(clip.tracks, clip.size, seed)[name]
+def _baseline(name: str, seed: int, known: dict[str, dict[str, np.ndarray]]) -> Scorer:
+    """Scores of one baseline; `known` keeps those of a clip, as all baselines come from the same fits."""
+
+    def scorer(clip: LabelledClip) -> np.ndarray:
+        if clip.name not in known:
+            known[clip.name] = geometric_scores(clip.tracks, clip.size, seed)
+        return known[clip.name][name]
+
+    return scorer
+
+
+def _shipped(seed: int, semantics: bool, depth: bool) -> Scorer:
+    def scorer(clip: LabelledClip) -> np.ndarray:
+        given = {"features": clip.features if semantics else None, "depth": clip.depth if depth else None}
+        return classify(clip.tracks, clip.size, seed=seed, **given).probability
+
+    return scorer
 
 
 def _trained(config: AblationConfig, name: str, shape: ModelConfig, fitting: list[LabelledClip]
