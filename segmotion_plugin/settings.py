@@ -20,6 +20,10 @@ class MaskSettings:
     """auto takes foundation where CUDA and the weights are at hand, otherwise builtin (nothing is downloaded)."""
     tracker: Literal["auto", "dis", "cotracker3", "cotracker3-online", "bootstapir"] = "auto"
     """Point tracker; auto is the preset's."""
+    depth: Literal["auto", "none", "depth-anything-v2-small", "depth-anything-v2-large"] = "auto"
+    """Monocular depth; auto is the preset's (builtin needs none)."""
+    semantics: Literal["auto", "efficientnet-lite0", "dinov2-small", "dinov2-base", "none"] = "auto"
+    """Features that tell what looks alike; auto is the preset's."""
     motion: Literal["auto", "transformer", "geometric", "seganymo"] = "auto"
     """Classifier that tells which tracks move; auto is the preset's."""
     masks: Literal["auto", "graph-cut", "sam2", "sam2-transformers", "none"] = "auto"
@@ -46,6 +50,10 @@ class MaskSettings:
     """auto, cpu or cuda."""
     tracker_source: Path | None = None
     """Local checkout of the tracker's repository (cotracker3, bootstapir)."""
+    tracker_weights: Path | None = None
+    """Weight file of the tracker (with --tracker-source)."""
+    sam2_size: Literal["tiny", "small", "base-plus", "large"] = "large"
+    """Size of SAM 2.1."""
     weights_dir: Path | None = None
     """Folder with weight files placed by hand."""
     seed: int = 0

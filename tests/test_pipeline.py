@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jaccard, write_clip
+from support_clips import jaccard, write_clip
 
 from segmotion_plugin import SegmotionError, pipeline
 from segmotion_plugin.files import read_json, write_png

@@ -105,10 +105,10 @@ def _groups(frames: dict[str, Any]) -> list[list[str]]:
 
 
 def _write_dataset(out: Path, frames: dict[str, Any], downscales: int) -> None:
-    from segmotion_plugin.reconstruct import nerfstudio_dataset
+    from segmotion_plugin.reconstruct.nerfstudio_dataset import write
 
     times = {entry["name"]: entry["time"] for entry in frames["images"] if entry["time"] is not None}
-    nerfstudio_dataset.write(out, out / "colmap" / "sparse" / "0", times=times or None, downscales=downscales)
+    write(out, out / "colmap" / "sparse" / "0", times=times or None, downscales=downscales)
 
 
 def _lift(out: Path) -> dict[str, Any]:

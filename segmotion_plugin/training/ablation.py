@@ -149,8 +149,8 @@ def _baseline(name: str, seed: int, known: dict[str, dict[str, np.ndarray]]) -> 
 
 def _shipped(seed: int, semantics: bool, depth: bool) -> Scorer:
     def scorer(clip: LabelledClip) -> np.ndarray:
-        given = {"features": clip.features if semantics else None, "depth": clip.depth if depth else None}
-        return classify(clip.tracks, clip.size, seed=seed, **given).probability
+        features, distance = clip.features if semantics else None, clip.depth if depth else None
+        return classify(clip.tracks, clip.size, seed=seed, features=features, depth=distance).probability
 
     return scorer
 

@@ -100,6 +100,11 @@ def count(picture: np.ndarray, rgb: tuple[int, int, int], tolerance: int = 60) -
     return int((np.abs(picture.astype(int) - rgb).max(axis=2) < tolerance).sum())
 
 
+def changed(picture: np.ndarray, other: np.ndarray) -> float:
+    """Share of the pixels that differ visibly."""
+    return float((np.abs(picture.astype(int) - other).max(axis=2) > 30).mean())
+
+
 def until(condition: Callable[[], bool]) -> bool:
     """Wait for a condition on the server."""
     end = time.monotonic() + _PATIENCE

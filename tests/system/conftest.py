@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
+from importlib import metadata
 
 missing = [program for program in ("colmap", "ffmpeg") if shutil.which(program) is None]
-if importlib.util.find_spec("nerfstudio") is None:
+if not list(metadata.distributions(name="nerfstudio")):
     missing.append("nerfstudio")
 if missing and os.environ.get("SEGMOTION_REQUIRE_ALL") == "1":
     raise RuntimeError(f"the system tests need {', '.join(missing)}")
