@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -80,12 +81,15 @@ class ViewerApp:
         self._picture_due.set()
 
     def still(self, client: Any, height: int = 720) -> bytes:
-        """What a client sees, as PNG: taken by the browser where this version can give up waiting for it, else drawn here."""
+        """What a client sees, as PNG: taken by the browser where it answers in time, else drawn here."""
         camera = client.camera
         width = max(16, round(height * float(camera.aspect)))
+        picture = None
+        # Versions that cannot give up waiting are not asked: a client that leaves would hold the thread for ever.
         if "timeout" in inspect.signature(camera.get_render).parameters:
-            picture = np.asarray(camera.get_render(height=height, width=width, timeout=10.0))[..., :3]
-        else:
+            with contextlib.suppress(TimeoutError):
+                picture = np.asarray(camera.get_render(height=height, width=width, timeout=10.0))[..., :3]
+        if picture is None:
             view = self._view_of(camera, width, height)
             picture = render(self.scene, self.frame, view, objects=self._on(), **self._render_options())
         ok, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
@@ -227,8 +231,8 @@ class ViewerApp:
     def _send_still(self, event: Any) -> None:
         try:
             data = self.still(event.client)
-        except (TimeoutError, ConnectionError, RuntimeError):
-            return  # The client left, or its tab sleeps: there is nobody to give the picture to.
+        except (ConnectionError, RuntimeError):
+            return  # The client left: there is nobody to give the picture to.
         event.client.send_file_download(f"segmotion_{self.scene.names[self.frame].rsplit('.', 1)[0]}.png", data)
 
     # -- threads --------------------------------------------------------------------------------------------------

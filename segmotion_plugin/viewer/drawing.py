@@ -314,7 +314,7 @@ class TrackDrawing:
         frame = self.frame
         picture = self._content.picture(frame, CURRENT, self.masks)
         if self._current is None or not hasattr(self._current, "image"):
-            self._current = self._frustum(frame, f"{self._root}/current", 0.08, (230, 60, 40), picture)
+            self._current = self._frustum(frame, f"{self._root}/current", 0.055, (230, 60, 40), picture)
             self._current.visible = self._current_on
         else:
             self._current.image = picture
