@@ -73,7 +73,7 @@ def write_card(
         "",
         f"- Parameters: {parameters:,}, float32. Shape: `{asdict(config)}`.",
         f"- Calibration on held-out rendered clips: `{asdict(calibration)}`; the threshold is 0.5.",
-        "- Licence: Apache-2.0. No third-party data or weights went into it.",
+        "- Licence: Apache-2.0. No third-party data went into it; EfficientNet-Lite0 (Apache-2.0) made the features.",
         "",
         "## Training data",
         "",
