@@ -31,7 +31,8 @@ class SegmotionDataParserConfig(NerfstudioDataParserConfig):
     eval_mode: Literal["auto", "fraction", "filename", "interval", "all"] = "auto"  # type: ignore[assignment]
     """
     The method to use for splitting the dataset into train and eval.
-    Auto is filename where the images are named frame_train_ and frame_eval_ (--eval-data), otherwise fraction.
+    Auto is filename where the images are named frame_train_ and frame_eval_ (--eval-data), interval for fewer than ten images,
+    otherwise fraction.
     Fraction splits based on a percentage for train and the remaining for eval.
     Filename splits based on filenames containing train/eval.
     Interval uses every nth frame for eval.
@@ -58,7 +59,9 @@ class SegmotionData(Nerfstudio):
         if chosen == "auto":
             names = [Path(frame["file_path"]).name for frame in frames]
             split_by_name = all(name.startswith(("frame_train_", "frame_eval_")) for name in names)
-            self.config.eval_mode = "filename" if split_by_name and any("_eval_" in name for name in names) else "fraction"
+            named = split_by_name and any("_eval_" in name for name in names)
+            # A tenth of fewer than ten images is none, and nerfstudio cannot go without.
+            self.config.eval_mode = "filename" if named else "fraction" if len(names) >= 10 else "interval"
         try:
             outputs = super()._generate_dataparser_outputs(split)
         finally:
@@ -88,11 +91,10 @@ class SegmotionData(Nerfstudio):
         if self.config.mask_policy == "none":
             outputs.mask_filenames = None
             return
-        assert outputs.mask_filenames is not None
-        for path in outputs.mask_filenames:
+        for path in outputs.mask_filenames or []:
             if not path.is_file():
                 raise SegmotionError(f"{path}: no such mask; make them again: segmotion nerfstudio add-masks {root} --overwrite")
-        if self.config.mask_policy == "keep-dynamic":
+        if self.config.mask_policy == "keep-dynamic" and outputs.mask_filenames is not None:
             outputs.mask_filenames = [_dynamic_mask(root, path) for path in outputs.mask_filenames]
 
     def _set_times(self, root: Path, frames: list[dict[str, Any]], outputs: DataparserOutputs) -> None:
