@@ -16,8 +16,8 @@ from segmotion_plugin.evaluation.poses import trajectory_error
 MIN_PAIR_MATCHES = 15
 # A camera that stands still on a tripod moves matches by less than this part of the image's longer side.
 STILL_SHIFT = 0.002
-# Points of a real model have rays that meet at more than this (median over points of the widest pair of rays).
-MIN_MEDIAN_ANGLE_DEG = 2.0
+# COLMAP drops points whose rays meet at less than 1.5°. Where half of the rest lies just above that, noise made them.
+MIN_MEDIAN_ANGLE_DEG = 1.6
 MIN_POINTS = 30
 # Share of the matched keypoints that a real model explains with points; noise and rotation alone leave few.
 MIN_EXPLAINED = 0.15
