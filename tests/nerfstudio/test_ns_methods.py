@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.scripts import train
-from nerfstudio.utils.eval_utils import eval_setup
+from nerfstudio.utils import eval_utils
 from segmotion_nerfstudio import plugin
 from segmotion_nerfstudio.checkpoints import allow_checkpoint_types
 from segmotion_nerfstudio.metrics import OptionalLpips, masked_metrics
@@ -136,7 +136,7 @@ def tiny(data: Path, out: Path):
     return config
 
 
-def test_masked_pixels_never_reach_training_and_checkpoints_load(tmp_path, offline, capsys):
+def test_masked_pixels_never_reach_training_and_checkpoints_load(tmp_path, offline, capsys, monkeypatch):
     clip = render(scenes.build("walker", seed=3, num_frames=6, width=64, height=48))
     write_processed(tmp_path / "plain", clip, None)
     shutil.copytree(tmp_path / "plain", tmp_path / "painted")
@@ -156,7 +156,9 @@ def test_masked_pixels_never_reach_training_and_checkpoints_load(tmp_path, offli
     assert states[0].keys() == states[1].keys() and not any("lpips" in key for key in states[0])
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
-    _, pipeline, _, step = eval_setup(folders[0] / "config.yml")
+    # as the entry point of the installed package does
+    monkeypatch.setitem(eval_utils.all_methods, "segmotion-nerfacto", plugin.segmotion_nerfacto.config)
+    _, pipeline, _, step = eval_utils.eval_setup(folders[0] / "config.yml")
     metrics = pipeline.get_average_eval_image_metrics()
     assert step == 4 and 0 < metrics["kept"] < 1
     assert np.isfinite([metrics[name] for name in ("psnr", "ssim", "psnr_all", "ssim_all")]).all()
