@@ -25,7 +25,8 @@ class _GradientModel(nn.Module):
     def get_outputs_for_camera(self, camera, obb_box=None):  # noqa: ANN001, ANN201
         height, width = int(camera.height[0]), int(camera.width[0])
         y, x = torch.meshgrid(torch.linspace(0, 0.4, height), torch.linspace(0, 0.4, width), indexing="ij")
-        return {"rgb": torch.stack([x, y, torch.full_like(x, 0.2)], dim=-1)}
+        # The picture lies behind everything that is drawn.
+        return {"rgb": torch.stack([x, y, torch.full_like(x, 0.2)], dim=-1), "depth": torch.full_like(x, 50.0)[..., None]}
 
 
 class GradientPipeline(nn.Module):

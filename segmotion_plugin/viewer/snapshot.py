@@ -42,7 +42,7 @@ def overlook(scene: Scene, width: int = 1280, height: int = 720) -> View:
     forward /= max(float(np.linalg.norm(forward)), 1e-9)
     direction = forward - 0.75 * up - 0.35 * np.cross(forward, up)
     view = look_at(np.zeros(3), direction, up, width, height)
-    clouds = [(centers, 1.0), (scene.points, 0.85)]
+    clouds = [(centers, 1.0), (scene.points, 0.55)]
     if scene.tracks is not None:
         clouds.append((scene.tracks.xyz[scene.tracks.visible & np.isfinite(scene.tracks.xyz[..., 0])], 0.97))
     clouds = [(np.asarray(xyz, np.float64) @ view.pose[:, :3].T, share) for xyz, share in clouds if len(xyz)]

@@ -23,6 +23,10 @@ def test_timeline_and_switches_in_nerfstudios_viewer(tmp_path: Path) -> None:
             tab.control("Show tracks", "input[type=checkbox]")
             assert until(lambda: len(viewer.viser_server.get_clients()) == 1)
             tab.tick("Current image")
+            client = next(iter(viewer.viser_server.get_clients().values()))
+            wxyz, position = drawing.camera_pose(0)
+            with client.atomic():
+                client.camera.wxyz, client.camera.position = wxyz, position
             start = tab.shot_when("panel_first", lambda p: count(p, first) > 100)
             tab.press("Frame", "End")
             assert until(lambda: drawing.frame == FRAMES - 1)
