@@ -23,6 +23,7 @@ def test_timeline_and_switches_in_nerfstudios_viewer(tmp_path: Path) -> None:
             tab.control("Show tracks", "input[type=checkbox]")
             assert until(lambda: len(viewer.viser_server.get_clients()) == 1)
             tab.tick("Current image")
+            viewer.set_camera_visibility(False)  # nerfstudio's own pictures stand in the way of a view from a training camera
             client = next(iter(viewer.viser_server.get_clients().values()))
             wxyz, position = drawing.camera_pose(0)
             with client.atomic():
