@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,14 @@ import segmotion_nerfstudio
 from segmotion_colmap.binary import ColmapBinary
 from segmotion_colmap.database import filter_database, masked_keypoints
 from segmotion_nerfstudio import process_data, shim
+from segmotion_nerfstudio.add_masks import add_masks
+from support_processed import write_processed
 
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.evaluation.poses import trajectory_error
-from segmotion_plugin.files import read_json, write_png
+from segmotion_plugin.files import read_json, write_json, write_png
 from segmotion_plugin.reconstruct.mapping import cameras_from_reconstruction
+from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.simulation import SimulatedClip, render, scenes
 
 FRAMES, WIDTH, HEIGHT = 14, 320, 180
@@ -95,3 +99,33 @@ def test_the_console_script_gains_the_flag_and_gets_its_own_help_back(tmp_path):
     assert "--motion-mask" in extended and "--motion-mask" not in before
     assert "--percent-radius-crop" in extended
     assert help_text() == before
+
+
+def test_poses_that_the_mover_spoiled_are_found_anew(clip, tmp_path):
+    """Also the way of ns-process-data with --sfm-tool pycolmap: the same function finds the cameras."""
+    dataset = tmp_path / "dataset"
+    write_processed(dataset, clip, None)
+    for name in ("masks", "colmap_masks", "motion", "colmap"):
+        shutil.rmtree(dataset / name)
+    meta = read_json(dataset / "transforms.json")
+    for frame in meta["frames"]:
+        del frame["mask_path"]
+        frame["transform_matrix"] = np.eye(4).tolist()
+    write_json(dataset / "transforms.json", meta)
+    for k in range(FRAMES):
+        write_png(tmp_path / "own" / f"frame_{k + 1:05d}.png", np.where(clip.labels[k] > 0, np.uint8(0), np.uint8(255)))
+    done = add_masks(dataset, MaskSettings(masks="none", extra_masks=tmp_path / "own", quiet=True), rerun_sfm=True)
+    assert done["reconstruction"]["images_registered"] == FRAMES and done["reconstruction"]["keypoints_in_masks"] == 0
+    assert read_json(dataset / "transforms.before.json") == meta
+    frames = sorted(read_json(dataset / "transforms.json")["frames"], key=lambda f: f["file_path"])
+    assert [frame["mask_path"] for frame in frames] == [f"masks/frame_{k + 1:05d}.png" for k in range(FRAMES)]
+    cam_from_world = []
+    for frame in frames:
+        pose = np.array(frame["transform_matrix"])
+        pose[:, 1:3] *= -1  # OpenGL's camera axes to OpenCV's; the world differs by a similarity only
+        cam_from_world.append(np.linalg.inv(pose)[:3])
+    names = [f"frame_{k + 1:05d}.png" for k in range(FRAMES)]
+    truth = clip.cameras
+    found = Cameras(names, np.arange(FRAMES), WIDTH, HEIGHT, truth.model, truth.params, np.array(cam_from_world))
+    known = Cameras(names, np.arange(FRAMES), WIDTH, HEIGHT, truth.model, truth.params, truth.cam_from_world)
+    assert trajectory_error(found, known).trajectory_fraction < 0.01
