@@ -233,7 +233,10 @@ class ViewerApp:
             data = self.still(event.client)
         except (ConnectionError, RuntimeError):
             return  # The client left: there is nobody to give the picture to.
-        event.client.send_file_download(f"segmotion_{self.scene.names[self.frame].rsplit('.', 1)[0]}.png", data)
+        send = event.client.send_file_download
+        # Later versions would ask the user first whether to save.
+        options = {"save_immediately": True} if "save_immediately" in inspect.signature(send).parameters else {}
+        send(f"segmotion_{self.scene.names[self.frame].rsplit('.', 1)[0]}.png", data, **options)
 
     # -- threads --------------------------------------------------------------------------------------------------
 
