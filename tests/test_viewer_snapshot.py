@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import cv2
@@ -153,7 +152,7 @@ def test_objects_are_described(scene: Scene) -> None:
         assert f"object {info.id}" in info.title and "contact" in info.title
 
 
-if importlib.util.find_spec("open3d") or os.environ.get("SEGMOTION_REQUIRE_ALL") == "1":
+if importlib.util.find_spec("open3d"):
 
     def test_clouds_are_cleaned_thinned_and_written(out: Path, scene: Scene, tmp_path: Path) -> None:
         import open3d
