@@ -74,10 +74,11 @@ class TrackDrawing:
             raise ValueError("a scene without cameras has nothing to draw in 3D")
         self._scene, self._content, self._root = scene, content, root
         self._similarity = similarity or Similarity.identity()
-        self._atomic = atomic or contextlib.nullcontext
         # What this version of viser calls the width of lines ("" where it has no lines), and how exact clouds are asked for.
         add_lines = getattr(scene, "add_line_segments", None)
         self._width_name = "" if add_lines is None else "thickness" if _takes(add_lines, "thickness") else "line_width"
+        # In 0.2.7 each message of an atomic block waits in a thread of its own, and later ones overtake it: better none there.
+        self._atomic = atomic if atomic is not None and self._width_name else contextlib.nullcontext
         self._exact = {"precision": "float32"} if _takes(scene.add_point_cloud, "precision") else {}
         self.extent = content.extent * self._similarity.scale
         self.frame = -1
