@@ -100,6 +100,12 @@ def count(picture: np.ndarray, rgb: tuple[int, int, int], tolerance: int = 60) -
     return int((np.abs(picture.astype(int) - rgb).max(axis=2) < tolerance).sum())
 
 
+def leftmost(picture: np.ndarray, rgb: tuple[int, int, int], tolerance: int = 60) -> int:
+    """First column that holds about a colour; the width where none does."""
+    columns = (np.abs(picture.astype(int) - rgb).max(axis=2) < tolerance).any(axis=0)
+    return int(columns.argmax()) if columns.any() else picture.shape[1]
+
+
 def changed(picture: np.ndarray, other: np.ndarray) -> float:
     """Share of the pixels that differ visibly."""
     return float((np.abs(picture.astype(int) - other).max(axis=2) > 30).mean())
