@@ -15,6 +15,7 @@ from playwright.sync_api import ElementHandle, Page, sync_playwright
 
 WIDTH, HEIGHT = 900, 500
 PANEL = 345  # pixels that the controls take on the right
+AXES = 70  # and the little axes at the bottom
 _PATIENCE = 240.0  # seconds; software rendering on a busy machine is slow
 _FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 # From a label to the control in the same row.
@@ -57,7 +58,7 @@ class Browser:
         self.control(label, "input[type=checkbox]").evaluate("e => e.click()")
 
     def shot(self, name: str) -> np.ndarray:
-        """Screenshot of the part that the controls leave free, H×W×3 RGB; kept as `name`.png."""
+        """Screenshot of the part that controls and axes leave free, H×W×3 RGB; kept as `name`.png."""
         data = self.page.screenshot(timeout=1e3 * _PATIENCE)
         (self.folder / f"{name}.png").write_bytes(data)
         kept = os.environ.get("SEGMOTION_SCREENSHOTS")
@@ -65,7 +66,7 @@ class Browser:
             Path(kept).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / f"{name}.png", Path(kept) / f"{name}.png")
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        return picture[:, : WIDTH - PANEL]
+        return picture[: HEIGHT - AXES, : WIDTH - PANEL]
 
     def shot_when(self, name: str, ready: Callable[[np.ndarray], bool]) -> np.ndarray:
         """The first screenshot that satisfies a condition."""
