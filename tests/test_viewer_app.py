@@ -157,7 +157,7 @@ def test_the_command_tells_its_address_and_ends_on_interrupt(out: Path) -> None:
         watchdog.cancel()
     assert "port 18400 is in use: port 18401 was taken" in said
     assert "no password" in said and "http://0.0.0.0:18401" in said
-    assert status == 130
+    assert status == 130, said
 
 
 def test_the_benchmark_measures_first_picture_and_steps() -> None:

@@ -69,15 +69,15 @@ class View:
             app = ViewerApp(scene, self.host, self.port)
         except OSError as error:
             raise SegmotionError(f"--host {self.host} --port {self.port}: cannot listen there ({error.strerror or error})") from None
-        if app.port != self.port:
-            print(f"port {self.port} is in use: port {app.port} was taken")
-        if not _is_local(self.host):
-            print(
-                f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at the clip and "
-                "use the controls; there is no password. Leave --host away to keep it to this machine."
-            )
-        print(f"open {app.url} in a browser; Ctrl-C ends it", flush=True)
-        try:
+        try:  # from here on an interrupt must end the server: threads that outlive the interpreter abort it
+            if app.port != self.port:
+                print(f"port {self.port} is in use: port {app.port} was taken")
+            if not _is_local(self.host):
+                print(
+                    f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at the clip and "
+                    "use the controls; there is no password. Leave --host away to keep it to this machine."
+                )
+            print(f"open {app.url} in a browser; Ctrl-C ends it", flush=True)
             app.run()
         finally:
             app.stop()
