@@ -74,8 +74,8 @@ class View:
                 print(f"port {self.port} is in use: port {app.port} was taken")
             if not _is_local(self.host):
                 print(
-                    f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at the clip and "
-                    "use the controls; there is no password. Leave --host away to keep it to this machine."
+                    f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at "
+                    "the clip and use the controls; there is no password. Leave --host away to keep it to this machine."
                 )
             print(f"open {app.url} in a browser; Ctrl-C ends it", flush=True)
             app.run()
