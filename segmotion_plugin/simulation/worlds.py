@@ -75,7 +75,7 @@ def random_world(rng: np.random.Generator, num_frames: int = 24, width: int = 48
     cameras = _camera(draft, paths)
     scenery = _surroundings(draft) + _incoherent(draft)
     scenery = _sway(draft, scenery)
-    primitives = _uncrowded(scenery + movers, geo.camera_centers(cameras))
+    primitives = uncrowded(scenery + movers, geo.camera_centers(cameras))
     look = Look(
         sun=(rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.5), rng.uniform(0.4, 1.0)),
         ambient=float(rng.uniform(0.4, 0.75)),
@@ -203,7 +203,7 @@ def _camera(draft: _Draft, paths: Sequence[Path]) -> Array:
         position[:, 0] += 0.1 * rng.normal() * amount * t
         target[:, 1] += max(0.0, distance - target[0, 1])
     elif kind == "orbit":
-        angle = pan * 1.5
+        angle = pan * draft.log_uniform(1.0, 4.0)
         position = np.stack([distance * np.sin(angle), -distance * np.cos(angle), position[:, 2]], axis=1)
         target[:] = (0, 0, 0.8)
         if paths:
@@ -232,6 +232,12 @@ def _surroundings(draft: _Draft) -> list[Primitive]:
     rng, distance = draft.rng, draft.distance
     choice = rng.random()
     wide = draft.view_width(distance)
+    if rng.random() < 0.12:
+        # A wall close behind the things in front of it: what is near the camera parts from one dominant plane.
+        far = max(distance * draft.log_uniform(0.03, 0.5), draft.deepest + 0.3)
+        texture = surface(rng, str(rng.choice(["facade", "wallpaper", "leaves"])))
+        return [surroundings.ground(rng, "smooth" if rng.random() < 0.5 else "paving"),
+                surroundings.wall((0.0, far, 0.0), (rng.normal(0, 0.3), -1, 0), 4 * (far + distance), 3 * distance, texture)]  # fmt: skip
 
     def clear(place: Array) -> bool:
         return bool(abs(place[0]) < 0.25 * wide and place[1] < -0.4 * distance)
@@ -339,7 +345,7 @@ def _sway(draft: _Draft, primitives: list[Primitive]) -> list[Primitive]:
     return out
 
 
-def _uncrowded(primitives: list[Primitive], centers: Array, margin: float = 0.25) -> list[Primitive]:
+def uncrowded(primitives: list[Primitive], centers: Array, margin: float = 0.25) -> list[Primitive]:
     """Leaves out what the camera would run into: static primitives one by one, movers as a whole."""
     bad: set[int] = set()
     out = []

@@ -52,10 +52,21 @@ class FlowStore:
 
 
 class DisFlow:
-    """DIS optical flow at the medium preset, deterministic."""
+    """DIS optical flow at the medium preset, deterministic.
 
-    def __init__(self) -> None:
+    The preset ends at half resolution. Images whose longer side is below `SMALL` pixels end at full resolution instead, so that
+    its patches of 8 pixels cover about the same part of any image.
+
+    Args:
+        width: of the images, pixels.
+        height: of the images, pixels.
+    """
+
+    SMALL = 640
+
+    def __init__(self, width: int, height: int) -> None:
         self._engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._engine.setFinestScale(0 if max(width, height) < self.SMALL else 1)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """H×W×2 float32 flow from one H×W uint8 grey image to another."""
@@ -150,7 +161,7 @@ def track(
         shots = [(0, len(frames))]
     height, width = frames[0].shape[:2]
     spacing = spacing or max(4.0, 10.0 * max(width, height) / 854.0)
-    flow = DisFlow()
+    flow = DisFlow(width, height)
     collected: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
     next_id = 0
     for start, stop in shots:

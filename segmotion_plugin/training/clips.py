@@ -15,12 +15,15 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.simulation import scenes
+from segmotion_plugin.simulation.geometry import camera_centers
+from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.simulation.tracks import SimulatedTracks
 from segmotion_plugin.simulation.world import World
-from segmotion_plugin.simulation.worlds import random_world
+from segmotion_plugin.simulation.worlds import random_world, uncrowded
 
 _APPARENT_STRIDE = 4
 _NAMED_SHARE = 0.15
+_STILL_LIFE_SHARE = 0.12
 _NAMED_SEEDS = 10**6  # the named scenes of evaluations have smaller seeds
 
 
@@ -95,25 +98,32 @@ def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], n
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
 
 
-def hurried(world: World, step: int, movers: bool) -> World:
-    """The world seen at every `step`-th frame only, with or without its movers."""
-    primitives = [
-        replace(
-            item,
-            pose=item.pose[::step] if item.pose.ndim == 3 else item.pose,
-            stretch=None if item.stretch is None else item.stretch[::step],
-        )
-        for item in world.primitives
-        if movers or item.object_id == 0
-    ]
+def hurried(world: World, step: int) -> World:
+    """The world without its movers, seen at every `step`-th frame only."""
+    primitives = [item for item in world.primitives if item.object_id == 0]
     return replace(world, primitives=primitives, cam_from_world=world.cam_from_world[::step])
+
+
+def parked(world: World, frame: int, step: int) -> World:
+    """The world with its movers at rest where they are at `frame`, seen at every `step`-th frame only.
+
+    The camera goes round them or after them as it did when they moved: a salient near thing, and yet nothing moves.
+    """
+    still = []
+    for item in world.primitives:
+        pose = item.pose[frame] if item.pose.ndim == 3 else item.pose
+        stretch = None if item.stretch is None else np.broadcast_to(item.stretch[frame], (len(world.cam_from_world[::step]), 3))
+        still.append(replace(item, pose=pose, stretch=stretch, object_id=0))
+    cameras = world.cam_from_world[::step]
+    return replace(world, primitives=uncrowded(still, camera_centers(cameras)), cam_from_world=cameras)
 
 
 def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:
     """Trajectories of a random world; no pixels are rendered."""
     rng = np.random.default_rng(seed)
     frames = int(rng.choice([32, 48, 64, 80]))
-    world = random_scene(rng, frames, (854, 480), _NAMED_SHARE)
+    still = rng.random() < _STILL_LIFE_SHARE
+    world = still_life(rng, frames, 854, 480) if still else random_scene(rng, frames, (854, 480), _NAMED_SHARE)
     queries = np.unique(np.append(0, rng.integers(0, frames - 2, 7)))
     tracks = world.sample_tracks(rng, num_tracks, [int(q) for q in queries])
     return TrainingClip(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from segmotion_plugin.simulation.render import SimulatedClip, render
+from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.trackers.dis import sample, track
 from segmotion_plugin.tracks import Tracks
-from segmotion_plugin.training.clips import TrainingClip, hurried, random_scene
+from segmotion_plugin.training.clips import TrainingClip, hurried, parked, random_scene
 
 _SIZES = ((384, 216), (427, 240), (480, 270))
 _SIZE_SHARES = (0.55, 0.35, 0.1)
@@ -26,7 +27,12 @@ def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
     frames = int(rng.choice([24, 28, 32, 40]))
     if rng.random() < _STILL_SHARE:
         step = int(rng.choice([1, 2, 3, 4]))
-        world = hurried(random_scene(rng, frames * step, size, 0.0), step, movers=False)
+        kind = rng.random()
+        if kind < 0.4:
+            world = still_life(rng, frames, *size)
+        else:
+            moving = random_scene(rng, frames * step, size, 0.0)
+            world = parked(moving, int(rng.integers(frames * step)), step) if kind < 0.7 else hurried(moving, step)
     else:
         world = random_scene(rng, frames, size, _NAMED_SHARE)
     clip = render(world)

@@ -174,9 +174,9 @@ class _Motion:
 
 def _motions(frames: Sequence[Path | np.ndarray], options: Options) -> list[list[_Motion]]:
     """Per frame the motion of its grid points to the frame before and after; trusted where the way back leads home."""
-    engine = DisFlow()
     found: list[list[_Motion]] = [[] for _ in frames]
     grey = cv2.cvtColor(_small(frames[0], options.long_side), cv2.COLOR_RGB2GRAY)
+    engine = DisFlow(grey.shape[1], grey.shape[0])
     for t in range(len(frames) - 1):
         following = cv2.cvtColor(_small(frames[t + 1], options.long_side), cv2.COLOR_RGB2GRAY)
         forward, backward = engine(grey, following), engine(following, grey)
