@@ -254,3 +254,25 @@ def test_wrong_worlds_and_queries_are_refused() -> None:
         world.sample_tracks(np.random.default_rng(0), 10, [8])
     with pytest.raises(SegmotionError, match="cannot be shared"):
         world.sample_tracks(np.random.default_rng(0), 1, [0, 1])
+
+
+def test_a_still_life_is_static_and_repeats() -> None:
+    from segmotion_plugin.simulation.still_life import still_life
+
+    for seed in range(4):
+        world = still_life(np.random.default_rng(seed), 6, 96, 54)
+        again = still_life(np.random.default_rng(seed), 6, 96, 54)
+        assert world.num_objects == 0 and not world.moving.any()
+        assert np.array_equal(world.cam_from_world, again.cam_from_world)
+        assert np.ptp(world.cam_from_world[:, 0, 3]) + np.ptp(world.cam_from_world[:, 0, 2]) > 0.01
+
+
+def test_parked_worlds_keep_their_things_and_lose_their_motion() -> None:
+    from segmotion_plugin.simulation import scenes
+    from segmotion_plugin.training.clips import hurried, parked
+
+    world = scenes.build("two_cars_parked_twin", 5, 12, 96, 54)
+    still, empty = parked(world, 4, 2), hurried(world, 2)
+    assert world.num_objects > 0 and still.num_objects == 0 and empty.num_objects == 0
+    assert still.num_frames == empty.num_frames == 6
+    assert len(empty.primitives) < len(still.primitives) <= len(world.primitives)

@@ -19,7 +19,7 @@ from segmotion_plugin.densify.appearance import (
     scaled_lab,
 )
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, regions, splat
+from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, follow, regions, splat
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
@@ -67,6 +67,10 @@ class DenseOptions:
     """Weight of proof in a pixel's evidence."""
     against: float = 0.5
     """Weight of lying in the halo, against motion."""
+    memory: int = 2
+    """Frames before and after whose evidence is carried along by the flow."""
+    fade: float = 0.8
+    """Weight of a frame's evidence per frame of distance."""
     steps: int = 60
     """Steps of the cut's solver."""
 
@@ -107,6 +111,7 @@ class Densifier:
         self._rng = np.random.default_rng(seed)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
         self._region_of: dict[int, np.ndarray] = {}
+        self._evidence_of: dict[int, np.ndarray] = {}
         self._samples = self._collect()
         self._model = fit_logistic(self._samples, ridge=self.options.ridge)
 
@@ -210,14 +215,42 @@ class Densifier:
         sigma = self.options.reach
         return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
 
+    def evidence(self, frame: int) -> np.ndarray:
+        """h×w logit that a pixel moves, from what this frame tells. Asked for by its neighbours in time as well, so kept."""
+        if frame not in self._evidence_of:
+            options = self.options
+            region = self._regions(frame)
+            found = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
+            self._evidence_of[frame] = found + options.proof * (region == PROVEN) - options.against * (region == HALO)
+            for old in [f for f in self._evidence_of if abs(f - frame) > 2 * options.memory + 1]:
+                del self._evidence_of[old]
+        return self._evidence_of[frame]
+
+    def _remembered(self, frame: int) -> np.ndarray:
+        """h×w evidence, averaged along the flow over frames before and after: what one frame misses, its neighbours know."""
+        total, amount = self.evidence(frame).copy(), np.ones((self.h, self.w), np.float32)
+        for direction in (1, -1):
+            flow: np.ndarray | None = None
+            home = np.ones((self.h, self.w), np.float32)
+            for age in range(1, self.options.memory + 1):
+                other = frame + direction * age
+                if not self.shot[0] <= other < self.shot[1]:
+                    break
+                pair = self.flow.read(min(other, other - direction))
+                there, back = (pair[0], pair[1]) if direction > 0 else (pair[1], pair[0])
+                step = there if flow is None else follow(there, flow)
+                returned = follow(back, step if flow is None else flow + step)
+                home = home * (((step + returned) ** 2).sum(axis=2) < 0.5 + 0.02 * (step**2 + returned**2).sum(axis=2))
+                flow = step if flow is None else flow + step
+                weight = home * self.options.fade**age
+                total += weight * follow(self.evidence(other), flow)
+                amount += weight
+        return total / amount
+
     def segment(self, frame: int, start: np.ndarray | None = None) -> np.ndarray:
         """h×w soft segmentation (above 0.5 = moves) at half size."""
-        options = self.options
-        evidence = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
-        region = self._regions(frame)
-        evidence = evidence + options.proof * (region == PROVEN) - options.against * (region == HALO)
-        weight_x, weight_y = edge_weight(self._half(frame), options.border)
-        return cut(evidence, weight_x, weight_y, start, options.steps)
+        weight_x, weight_y = edge_weight(self._half(frame), self.options.border)
+        return cut(self._remembered(frame), weight_x, weight_y, start, self.options.steps)
 
 
 def enlarge(soft: np.ndarray, labels: np.ndarray, width: int, height: int) -> np.ndarray:

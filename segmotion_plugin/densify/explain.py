@@ -104,14 +104,20 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndar
     return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
 
 
+def follow(field: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """What h×w(×C) values are where a flow leads: h×w×2 displacements in pixels at twice this size."""
+    h, w = flow.shape[:2]
+    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    return cv2.remap(
+        field, columns + flow[..., 0] / 2, rows + flow[..., 1] / 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
 def compose(flows: list[np.ndarray]) -> np.ndarray:
     """Flow over several frames from the flows of neighbouring pairs, each h×w×2 in pixels at twice this size."""
     total = flows[0]
-    h, w = total.shape[:2]
-    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     for flow in flows[1:]:
-        x, y = columns + total[..., 0] / 2, rows + total[..., 1] / 2
-        total = total + cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        total = total + follow(flow, total)
     return total
 
 

@@ -12,13 +12,12 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relation_features
 from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
-from segmotion_plugin.motion.windows import ClipWindow, Merger, clip_windows, plan
+from segmotion_plugin.motion.windows import KEYS, ClipWindow, Merger, clip_windows, plan
 from segmotion_plugin.tracks import TrackMotion, Tracks
 
 THRESHOLD = 0.5
 """A track with at least this (calibrated) probability moves."""
 
-KEYS = 512
 SHARPNESS = 0.5
 _FIT = FitOptions()
 # Shift of the logit from sensitivity 0 (few false alarms) to 1 (few misses).

@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from segmotion_plugin.motion.features import WINDOW, WindowTokens, window_tokens
 from segmotion_plugin.motion.geometry import FitOptions
+from segmotion_plugin.motion.salience import keys_first, unexplained
 from segmotion_plugin.tracks import Tracks
 
 STRIDES = (1, 3)
 """Frame strides of the windows. The coarse ones see motion that is slow, or that rests for a second."""
+
+_LEAST_SEEN_COARSE = 6  # shorter tracks show nothing in a coarse window that a fine one does not show
+MOST_TRACKS = 4096
+"""Tracks judged per window; the others take their neighbours' word (`spread`)."""
+KEYS = 512
+_EVEN_KEYS = 320
 
 
 @dataclass
@@ -93,12 +101,12 @@ def clip_windows(
             stop = min(start + WINDOW * stride, tracks.num_frames)
             part = tracks.window(start, stop)
             visible = part.visible[:, ::stride]
-            enough = np.flatnonzero(visible.sum(axis=1) >= 2)
+            enough = np.flatnonzero(visible.sum(axis=1) >= (2 if stride == 1 else _LEAST_SEEN_COARSE))
             if len(enough) == 0:
                 continue
             xy = part.xy[enough][:, ::stride]
             visible = visible[enough]
-            order = shuffled(xy, visible, seed)
+            order = keys_first(unexplained(xy, visible, image_size), shuffled(xy, visible, seed), _EVEN_KEYS, KEYS)[:MOST_TRACKS]
             chosen = enough[order]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + start * 31 + stride) % (2**62))
             depths = None
@@ -158,7 +166,43 @@ class Merger:
                 self._frame_sum[rows] += frame_logit[inside, column]
 
     def result(self, unseen: float = -10.0) -> tuple[np.ndarray, np.ndarray]:
-        """N track logits and M frame logits; `unseen` where no window saw enough."""
-        track = np.where(self._weight > 0, self._sum / np.maximum(self._weight, 1e-300), unseen)
+        """N track logits and M frame logits; tracks that no window judged take their neighbours' word, or `unseen`."""
+        judged = self._weight > 0
+        track = np.where(judged, self._sum / np.maximum(self._weight, 1e-300), unseen)
         frame = np.where(self._frame_weight > 0, self._frame_sum / np.maximum(self._frame_weight, 1), unseen)
+        if not judged.all() and judged.any():
+            _spread(self._tracks, judged, track, frame)
         return track, frame
+
+
+def _spread(tracks: Tracks, judged: np.ndarray, track: np.ndarray, frame: np.ndarray, neighbours: int = 6) -> None:
+    """Fill in N track and M frame logits of tracks without any, in place: the mean of the nearest judged ones that move alike.
+
+    Tracks seen once stay as they are. The others ask in the middle of their life; a neighbour counts less the more its step to the
+    next frame differs.
+    """
+    seen = np.bincount(tracks.track_flat, weights=tracks.visible_flat, minlength=len(tracks))
+    waiting = np.flatnonzero(~judged & (seen > 1))
+    middle = tracks.first[waiting] + np.maximum(tracks.length[waiting] - 2, 0) // 2
+    step = np.zeros_like(tracks.xy_flat)
+    step[:-1] = tracks.xy_flat[1:] - tracks.xy_flat[:-1]
+    last = tracks.offset[1:] - 1
+    step[last] = step[np.maximum(last - 1, tracks.offset[:-1])] * (tracks.length > 1)[:, None]
+    for at in np.unique(middle):
+        rows = tracks.rows_at(int(at))
+        owner = tracks.track_flat[rows]
+        rows, owner = rows[judged[owner]], owner[judged[owner]]
+        asking = waiting[middle == at]
+        if not len(rows):
+            continue
+        own = tracks.offset[asking] + at - tracks.first[asking]
+        distance, found = cKDTree(tracks.xy_flat[rows]).query(tracks.xy_flat[own], k=min(neighbours, len(rows)))
+        distance, found = distance.reshape(len(asking), -1), found.reshape(len(asking), -1)
+        difference = np.linalg.norm(step[rows][found] - step[own][:, None], axis=2)
+        tolerance = 1.0 + 0.1 * np.linalg.norm(step[own], axis=1)[:, None]
+        weight = 1 / (1 + (difference / tolerance) ** 2) / (1 + distance / (distance[:, :1] + 1e-3))
+        weight /= weight.sum(axis=1, keepdims=True)
+        track[asking] = (weight * track[owner[found]]).sum(axis=1)
+        mean = (weight * frame[rows][found]).sum(axis=1)
+        for one, value in zip(asking, mean, strict=True):
+            frame[tracks.offset[one] : tracks.offset[one + 1]] = value

@@ -100,8 +100,16 @@ def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], n
 
 def hurried(world: World, step: int) -> World:
     """The world without its movers, seen at every `step`-th frame only."""
-    primitives = [item for item in world.primitives if item.object_id == 0]
-    return replace(world, primitives=primitives, cam_from_world=world.cam_from_world[::step])
+    still = [
+        replace(
+            item,
+            pose=item.pose[::step] if item.pose.ndim == 3 else item.pose,
+            stretch=None if item.stretch is None else item.stretch[::step],
+        )
+        for item in world.primitives
+        if item.object_id == 0
+    ]
+    return replace(world, primitives=still, cam_from_world=world.cam_from_world[::step])
 
 
 def parked(world: World, frame: int, step: int) -> World:
@@ -109,12 +117,13 @@ def parked(world: World, frame: int, step: int) -> World:
 
     The camera goes round them or after them as it did when they moved: a salient near thing, and yet nothing moves.
     """
+    cameras = world.cam_from_world[::step]
     still = []
     for item in world.primitives:
-        pose = item.pose[frame] if item.pose.ndim == 3 else item.pose
-        stretch = None if item.stretch is None else np.broadcast_to(item.stretch[frame], (len(world.cam_from_world[::step]), 3))
+        shown = np.full(len(cameras), frame) if item.object_id else np.arange(0, world.num_frames, step)
+        pose = item.pose[shown] if item.pose.ndim == 3 else item.pose
+        stretch = None if item.stretch is None else item.stretch[shown]
         still.append(replace(item, pose=pose, stretch=stretch, object_id=0))
-    cameras = world.cam_from_world[::step]
     return replace(world, primitives=uncrowded(still, camera_centers(cameras)), cam_from_world=cameras)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segmotion_plugin.motion.features import WINDOW, WindowTokens, relation_features, window_tokens
 from segmotion_plugin.motion.geometry import FitOptions
+from segmotion_plugin.motion.salience import keys_first, unexplained
 from segmotion_plugin.training.clips import TrainingClip
 from segmotion_plugin.training.noise import tracker_noise
 
@@ -20,6 +21,9 @@ _UNSEEN = 0.3
 _NOISE_TRACKS = 800
 # In so many exact windows all movers are left out: a static world under a camera that often moves far between frames.
 _STILL_SHARE = 0.3
+# So many windows take a part of their tracks among those that stand out, as keys are taken at inference.
+_SALIENT_SHARE = 0.6
+_EVEN_TRACKS = 0.6
 
 
 @dataclass
@@ -88,7 +92,7 @@ def draw_sample(
     rows = np.flatnonzero((visible & np.isfinite(xy).all(axis=2)).sum(axis=1) >= 2)
     if still:
         rows = rows[~clip.moving[rows].any(axis=1)]
-    rows = rng.permutation(rows)[: max(_NOISE_TRACKS, count)]
+    rows = rng.permutation(rows)[: max(_NOISE_TRACKS, count) if clip.exact else None]
     if clip.exact:
         start = np.ceil((clip.start[rows] - first) / stride).astype(int)
         noisy = tracker_noise(xy[rows], visible[rows], depth[rows], clip.surface[rows], start, rng, diagonal)
@@ -100,7 +104,11 @@ def draw_sample(
     kept = np.flatnonzero(visible.sum(axis=1) >= 2)
     if len(kept) < 16:
         return None
-    kept = rng.permutation(kept)[:count]
+    kept = rng.permutation(kept)
+    if rng.random() < _SALIENT_SHARE:
+        score = unexplained(xy[kept], visible[kept], (width, height))
+        kept = kept[keys_first(score, np.arange(len(kept)), int(_EVEN_TRACKS * count), count)]
+    kept = kept[:count]
     rows, xy, visible, confidence = rows[kept], xy[kept], visible[kept], confidence[kept]
     depth, moving = depth[kept], moving[kept] & visible
     apparent = np.nan_to_num(clip.apparent[rows][:, picked].astype(np.float32), nan=10.0) * stride

@@ -1,0 +1,78 @@
+"""Which tracks to look at first: those that a smooth flow field of the whole picture leaves unexplained.
+
+Small movers are a handful among thousands of tracks; of a few hundred keys drawn evenly hardly one would lie on them. So part of the
+keys is drawn by how much of a track's displacement a robust second-order polynomial field (the flow of a plane seen by a moving
+camera, Longuet-Higgins and Prazdny 1980) leaves over, compared with the others of the window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_STRIDES = (4, 1)
+_FLOOR = 0.0005  # of the diagonal: residuals below are noise
+_PAIRS = 6
+
+
+def unexplained(xy: np.ndarray, visible: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """How far tracks part from the smooth flow of all: N scores of about 0 (as the others) to 4.
+
+    Args:
+        xy: N×W×2 positions, pixels; anything where not visible.
+        visible: N×W bool.
+        size: (width, height) of the images, pixels.
+    """
+    count, columns = visible.shape
+    diagonal = float(np.hypot(*size))
+    place = (xy - np.array(size) / 2) / (diagonal / 2)
+    x, y = place[..., 0], place[..., 1]
+    total, seen = np.zeros(count), np.zeros(count)
+    for stride in _STRIDES:
+        starts = np.unique(np.linspace(0, max(columns - 1 - stride, 0), _PAIRS).astype(int))
+        for i in starts if columns > stride else []:
+            rows = np.flatnonzero(visible[:, i] & visible[:, i + stride] & (seen == 0 if stride == 1 else True))
+            if len(rows) < 12:
+                continue
+            u, v = x[rows, i].astype(np.float64), y[rows, i].astype(np.float64)
+            design = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
+            step = (place[rows, i + stride] - place[rows, i]).astype(np.float64)
+            left = _residual(design, step)
+            total[rows] += np.log1p(left / (np.median(left) + _FLOOR * stride**0.5))
+            seen[rows] += 1
+    return total / np.maximum(seen, 1)
+
+
+def _residual(design: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Length of what a robust fit (iteratively reweighted, Cauchy) leaves of n×2 displacements."""
+    weight = np.ones(len(step))
+    left = np.zeros(len(step))
+    for _ in range(4):
+        weighted = design * weight[:, None]
+        coefficients = np.linalg.solve(weighted.T @ design + 1e-9 * np.eye(6), weighted.T @ step)
+        left = np.linalg.norm(step - design @ coefficients, axis=1)
+        weight = 1 / (1 + (left / (1.5 * np.median(left) + 1e-6)) ** 2)
+    return left
+
+
+def keys_first(score: np.ndarray, even: np.ndarray, uniform: int, keys: int) -> np.ndarray:
+    """An order of N tracks in which the first `uniform` are an even draw, those up to `keys` stand out, and the rest alternate.
+
+    Args:
+        score: N, see `unexplained`.
+        even: N, a random order of the tracks (its ranks serve as the random numbers of the weighted draw).
+        uniform: number of evenly drawn tracks in front; geometry is fitted on them.
+        keys: number of tracks in front that are attended to.
+    """
+    front, rest = even[:uniform], even[uniform:]
+    if not len(rest):
+        return even
+    # Weighted draw without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) first.
+    chance = (np.arange(len(rest)) + 0.5) / len(rest)
+    drawn = rest[np.argsort(-np.log(chance) / (score[rest] ** 2 + 1e-3), kind="stable")]
+    salient = drawn[: max(0, keys - uniform)]
+    taken = np.zeros(len(score), bool)
+    taken[salient] = True
+    left_drawn, left_even = drawn[~taken[drawn]], rest[~taken[rest]]
+    both = np.stack([left_drawn, left_even], axis=1).ravel()
+    _, first = np.unique(both, return_index=True)
+    return np.concatenate([front, salient, both[np.sort(first)]])
