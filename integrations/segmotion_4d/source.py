@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import cv2
 import numpy as np
 
-from segmotion_4d.model_files import check_model
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json
@@ -187,15 +186,9 @@ class Processed:
     @functools.cached_property
     def model(self) -> pycolmap.Reconstruction:
         """The COLMAP model."""
-        import pycolmap
+        from segmotion_plugin.reconstruct.model_files import read_model
 
-        again = f"make it again with 'segmotion reconstruct {self.out}'"
-        check_model(self.model_path)
-        try:
-            model = pycolmap.Reconstruction(str(self.model_path))
-        except (RuntimeError, ValueError, IndexError) as error:
-            reason = str(error).splitlines()[0]
-            raise SegmotionError(f"{self.model_path}: not a readable COLMAP model ({reason}); {again}") from None
+        model = read_model(self.model_path)
         if len(model.cameras) != 1:
             raise SegmotionError(f"{self.model_path}: {len(model.cameras)} cameras; these formats hold clips of one camera")
         return model

@@ -72,7 +72,11 @@ def reconstruct_folder(
 
 
 def load_cameras(out: Path) -> Cameras | None:
-    """Cameras of a reconstructed folder, in frame order; None where there is no reconstruction."""
+    """Cameras of a reconstructed folder, in frame order; None where there is no reconstruction.
+
+    Raises:
+        SegmotionError: a model that is damaged, or of a camera that `Cameras` cannot hold.
+    """
     entries = load_frames_json(out)["images"]
     return _cameras(Path(out) / "colmap" / "sparse" / "0", [e["name"] for e in entries], [e["frame"] for e in entries])
 
@@ -87,13 +91,12 @@ def cameras_with_masks(images: Path, masks: Path | None, work: Path, quiet: bool
 
 
 def _cameras(model: Path, names: list[str], frames: list[int] | None = None) -> Cameras | None:
-    import pycolmap
-
     from segmotion_plugin.reconstruct.mapping import cameras_from_reconstruction
+    from segmotion_plugin.reconstruct.model_files import read_model
 
     if not (model / "images.bin").is_file():
         return None
-    return cameras_from_reconstruction(pycolmap.Reconstruction(model), names, frames)
+    return cameras_from_reconstruction(read_model(model), names, frames)
 
 
 def _groups(frames: dict[str, Any]) -> list[list[str]]:

@@ -38,14 +38,14 @@ def read_points(out: Path) -> StaticPoints:
     """The points in `colmap/sparse/0` of a processed folder.
 
     Raises:
-        SegmotionError: there is no reconstruction.
+        SegmotionError: there is no reconstruction, or a damaged one.
     """
-    import pycolmap
+    from segmotion_plugin.reconstruct.model_files import read_model
 
     model = Path(out) / "colmap" / "sparse" / "0"
     if not (model / "points3D.bin").is_file():
         raise SegmotionError(f"{out}: no reconstruction (colmap/sparse/0 is missing); make one with 'segmotion reconstruct {out}'")
-    points = list(pycolmap.Reconstruction(model).points3D.values())
+    points = list(read_model(model).points3D.values())
     return StaticPoints(
         np.array([p.xyz for p in points], np.float64).reshape(-1, 3),
         np.array([p.color for p in points], np.uint8).reshape(-1, 3),
