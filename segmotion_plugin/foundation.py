@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from segmotion_plugin.models import LOADERS
 from segmotion_plugin.plan import Plan, features_of_tracks
 from segmotion_plugin.progress import Console
 from segmotion_plugin.rawstore import RawStore
-from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.settings import MaskSettings, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks
 from segmotion_plugin.workspace import Workspace
 
@@ -63,8 +65,7 @@ class FoundationPlan(Plan):
             if self.depth in LOADERS and self.motion == "transformer":
                 from segmotion_plugin.depth.base import depth_of_tracks
 
-                with console.bar("depth", len(clip)) as update:
-                    depth = depth_of_tracks(LOADERS[self.depth].load(settings, self.device), FrameRange(clip), tracks, update)
+                depth = depth_of_tracks(self._disparity(clip, space, settings, console), tracks)
             with console.bar("motion", 100, "%") as update:
                 motion = judge(
                     tracks,
@@ -79,6 +80,36 @@ class FoundationPlan(Plan):
         dynamic = motion.probability >= classifier.THRESHOLD
         motion.object_id = group(tracks, dynamic, clip.shots, radius=0.04 * max(clip.work_size))
         return motion
+
+    def _disparity(
+        self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console, selected_only: bool = False
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Disparity of every frame, or of the selected ones; those of the selected ones are left in `motion/disparity`."""
+        from segmotion_plugin.depth.base import predict_clip, write_disparity
+
+        space.forget("disparity")
+        folder = space.fresh("motion/disparity")
+        stems = {frame: Path(name).stem for frame, name in zip(clip.selected.tolist(), clip.names, strict=True)}
+        chosen = list(stems) if selected_only else range(len(clip))
+        model = LOADERS[self.depth].load(settings, self.device)
+        with console.bar("depth", len(chosen)) as update:
+            for frame, disparity in predict_clip(model, FrameRange(clip), chosen, progress=update):
+                if frame in stems:
+                    write_disparity(folder, stems[frame], disparity)
+                yield frame, disparity
+        space.finish("disparity", self._disparity_key(space))
+
+    def _disparity_key(self, space: Workspace) -> str:
+        return fingerprint(space.state["stages"].get("images"), self.depth)
+
+    def _provide_disparity(self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console) -> None:
+        """Leave the depth model's maps of the selected frames for what comes after the masks, and none of an earlier run's."""
+        if self.depth not in LOADERS:
+            space.forget("disparity")
+            shutil.rmtree(space.motion / "disparity", ignore_errors=True)
+        elif not (space.done("disparity", self._disparity_key(space)) and (space.motion / "disparity").is_dir()):
+            for _ in self._disparity(clip, space, settings, console, selected_only=True):
+                pass
 
     def _semantics(
         self, clip: Clip, tracks: Tracks, features: RawStore, settings: MaskSettings, console: Console
@@ -96,18 +127,13 @@ class FoundationPlan(Plan):
     def _seganymo(
         self, clip: Clip, space: Workspace, tracks: Tracks, described: np.ndarray | None, settings: MaskSettings, console: Console
     ) -> TrackMotion:
-        from segmotion_plugin.depth.base import predict_clip
         from segmotion_plugin.motion.seganymo_classifier import authors_depth, classify_seganymo
 
         assert described is not None  # `resolve` gives this network its own semantics
         width, height = clip.work_size
         maps = RawStore(space.work / "depth.raw", (height, width), np.uint8)
-        depth = LOADERS[self.depth].load(settings, self.device)
-        with console.bar("depth", len(clip)) as update:
-            for frame, disparity in predict_clip(depth, FrameRange(clip)):
-                maps[frame] = authors_depth(disparity)
-                update(frame + 1)
-        del depth
+        for frame, disparity in self._disparity(clip, space, settings, console):
+            maps[frame] = authors_depth(disparity)
         visibility = None
         path = space.work / "visibility.raw"
         if self.tracker != "dis" and path.is_file():
@@ -138,6 +164,7 @@ class FoundationPlan(Plan):
         console: Console,
     ) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
         """Soft masks and object ids of the selected frames at working size; the objects of the tracks are written to `motion`."""
+        self._provide_disparity(clip, space, settings, console)
         if self.masks not in LOADERS:
             return super().segment(clip, space, tracks, motion, features, settings, console)
         if self.motion == "seganymo":

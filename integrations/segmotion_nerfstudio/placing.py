@@ -74,7 +74,7 @@ def place(
     Args:
         out: the dataset.
         clips: all its images; `motion/` itself describes the first clip, `motion/clip_2/` the second, and so on, while
-            `motion/objects/` holds the object ids of all images.
+            `motion/objects/` and `motion/disparity/` (where a depth model ran) hold those of all images.
         extra: folder of keep masks of the user.
         radius_share: see `circle`.
         downscales: how many times masks are halved, nearest pixel; a copy has the size of its image in `images_2/` ….
@@ -100,6 +100,7 @@ def place(
             for index, name in enumerate(clip.names):
                 keep = cut(clip.masks.keep(index), box)
                 write_png(fresh / "motion" / "objects" / f"{Path(name).stem}.png", cut(clip.masks.objects(index), box))
+                _take_disparity(clip, index, fresh / "motion" / "disparity", box)
                 inner = circle(keep.shape[1], keep.shape[0], radius_share)
                 if inner is not None:
                     keep = np.where(inner, keep, np.uint8(0))
@@ -165,6 +166,21 @@ def add_mask_paths(transforms: Path, masks: str = "masks") -> int:
         frame["mask_path"] = path
     write_json(transforms, meta)
     return len(meta["frames"])
+
+
+def _take_disparity(clip: DatasetClip, index: int, folder: Path, box: Box | None) -> None:
+    """The depth model's map of an image, where there is one, cut like the picture; it has a size of its own."""
+    from segmotion_plugin.depth.base import write_disparity
+
+    source = clip.masks.folder / "motion" / "disparity" / f"{Path(clip.masks.names[index]).stem}.npy"
+    if not source.is_file():
+        return
+    disparity = np.load(source, allow_pickle=False)
+    if box is not None:
+        across, down = disparity.shape[1] / clip.masks.report["size"][0], disparity.shape[0] / clip.masks.report["size"][1]
+        left, top = round(box[0] * across), round(box[1] * down)
+        box = left, top, max(left + 1, round(box[2] * across)), max(top + 1, round(box[3] * down))
+    write_disparity(folder, Path(clip.names[index]).stem, cut(disparity, box))
 
 
 def _move_motion(clip: DatasetClip, target: Path, box: Box | None) -> None:

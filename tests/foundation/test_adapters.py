@@ -159,6 +159,10 @@ def test_depth_of_a_batch_is_that_of_its_frames() -> None:
     assert together.shape == (3, 61, 100) and together.dtype == np.float32
     one_by_one = np.concatenate([model.predict(picture[None]) for picture in pictures])
     np.testing.assert_allclose(together, one_by_one, atol=1e-4)
+    told: list[int] = []
+    maps = list(predict_clip(model, list(pictures), [0, 2], batch=1, progress=told.append))
+    assert [frame for frame, _ in maps] == [0, 2] and told == [1, 2]
+    np.testing.assert_allclose(maps[1][1], together[2], atol=1e-4)
     assert [frame for frame, _ in predict_clip(model, list(pictures), batch=2)] == [0, 1, 2]
     assert inner_size(480, 854) == (518, 924) and inner_size(10, 1000, 70) == (70, 7000)
 
@@ -175,7 +179,7 @@ class Ramp:
 def test_depth_at_tracks_is_a_distance_and_unknown_where_hidden() -> None:
     xy = np.array([[[5.0, 10], [60, 10]], [[60, 20], [5, 20]]], np.float32)
     visible = np.array([[True, True], [True, False]])
-    depth = depth_of_tracks(Ramp(), FRAMES[:2], Tracks.from_dense(xy, visible))
+    depth = depth_of_tracks(predict_clip(Ramp(), FRAMES[:2]), Tracks.from_dense(xy, visible))
     assert depth.shape == (4,) and np.isnan(depth[3])
     assert depth[0] > depth[1] > 0.9 and np.isclose(depth[1], depth[2])
 

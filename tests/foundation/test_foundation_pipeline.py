@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from hub_stand_in import stand_in_bootstapir, stand_in_cotracker
 
 from segmotion_plugin import models, pipeline
+from segmotion_plugin.clip import read_rgb
 from segmotion_plugin.densify.sam2_package import Sam2Package
 from segmotion_plugin.densify.sam2_transformers import Sam2Transformers
 from segmotion_plugin.depth.depth_anything import DepthAnything
@@ -78,6 +80,47 @@ def test_the_foundation_preset_runs_from_images_to_cameras(images: Path, tmp_pat
         assert keep.shape == (144, 256) and set(np.unique(keep)) <= {0, 255}
     with np.load(out / "motion" / "tracks.npz") as tracks:
         assert tracks["xy"].shape[1] == NUM_FRAMES and np.isfinite(tracks["probability"]).all()
+    model = TINY["depth-anything-v2-small"]("cpu")
+    for name in sorted(path.stem for path in (out / "images").iterdir()):
+        kept = np.load(out / "motion" / "disparity" / f"{name}.npy")
+        assert kept.shape == (144, 256) and kept.dtype == np.float16
+        np.testing.assert_allclose(kept, model.predict(read_rgb(out / "images" / f"{name}.png")[None])[0], rtol=2e-3, atol=1e-3)
+
+
+def test_the_depth_of_a_model_is_kept_for_the_images_and_brought_to_the_scale_of_the_cameras(images: Path, tmp_path: Path) -> None:
+    out, truth = tmp_path / "out", render(scenes.build("walker", seed=1, num_frames=NUM_FRAMES, width=256, height=144))
+    seen: list[int] = []
+
+    class True3D:
+        """Disparity up to a scale and a shift, as such models give it; knows a frame by its content."""
+
+        def predict(self, frames: np.ndarray) -> np.ndarray:
+            ids = [int(np.argmin([np.abs(f.astype(int) - t).mean() for t in truth.frames])) for f in frames]
+            seen.extend(ids)
+            return (3 / truth.depth[ids] + 0.2).astype(np.float32)
+
+    chosen = {"preset": "builtin", "depth": "depth-anything-v2-small", "motion": "geometric", "every": 2, "keep_work": True}
+    settings = MaskSettings(device="cpu", quiet=True, **chosen)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.LOADERS, "depth-anything-v2-small", Loader(lambda settings, device: True3D()))
+        pipeline.masks(images, out, settings)
+        assert seen == [0, 2, 4, 6, 8]  # this classifier wants no depth, so only images are looked at
+        pipeline.masks(images, out, settings)
+        assert len(seen) == 5
+        pipeline.masks(images, out, replace(settings, every=1))
+        assert seen[5:] == list(range(NUM_FRAMES))
+    assert len(list((out / "motion" / "disparity").iterdir())) == NUM_FRAMES
+    assert pipeline.reconstruct(out, quiet=True)["reconstruction"]["tracks_3d"]["status"] == "ok"
+    ratios = []
+    for k, path in enumerate(sorted((out / "motion" / "depth").iterdir())):
+        depth = np.load(path)
+        assert depth.shape == (144, 256)
+        ratios.append(depth[::4, ::4] / truth.depth[k, ::4, ::4])
+    ratio = np.array(ratios)[truth.labels[:, ::4, ::4] == 0]
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    assert len(ratios) == NUM_FRAMES and np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.1
+    pipeline.masks(images, out, replace(settings, depth="none", masks="sam2", keep_work=False))
+    assert not (out / "motion" / "disparity").exists()
 
 
 @pytest.mark.parametrize(

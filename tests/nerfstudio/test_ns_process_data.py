@@ -204,3 +204,23 @@ def test_masks_of_another_size_leave_no_masks_behind(video, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "10×10 pixels, but frame_00002.png has 98×66" in said
     assert not (tmp_path / "out" / "masks").exists() and not list((tmp_path / "out").glob(".segmotion-*"))
+
+
+def test_maps_of_a_depth_model_follow_their_images_and_are_cut_with_them(clip, tmp_path):
+    from segmotion_colmap.clip_masks import ClipMasks
+    from segmotion_nerfstudio import placing
+
+    done, out = tmp_path / "processed", tmp_path / "dataset"
+    write_processed(done, clip, None)
+    out.mkdir()
+    found = [f"frame_{k + 1:05d}.png" for k in range(FRAMES)]
+    half = np.arange(HEIGHT // 2)[:, None] * 100.0 + np.arange(WIDTH // 2)[None]  # at half the size of the images
+    (done / "motion" / "disparity").mkdir()
+    for k, name in enumerate(found):
+        np.save(done / "motion" / "disparity" / f"{Path(name).stem}.npy", half + k)
+    names = [f"frame_train_{k + 1:05d}.png" for k in range(FRAMES)]
+    clips = [placing.DatasetClip(names, found, ClipMasks(done, found, {"size": [WIDTH, HEIGHT]}))]
+    placing.place(out, clips, extra=None, box=(10, 4, 90, 66))
+    for k, name in enumerate(names):
+        kept = np.load(out / "motion" / "disparity" / f"{Path(name).stem}.npy")
+        np.testing.assert_allclose(kept, half[2:33, 5:45] + k, rtol=1e-3)
