@@ -201,6 +201,34 @@ def test_alignment_finds_scale_and_shift_among_outliers() -> None:
     assert align(-1 / depth, depth, "disparity", rng) is None
 
 
+@pytest.mark.parametrize("kind", ["disparity", "depth"])
+def test_alignment_is_not_bent_by_the_models_noise_and_knows_how_sure_it_is(kind: str) -> None:
+    near, miss, stated = 1.5, [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        depth = rng.uniform(4, 12, 150)
+        true = 1 / depth if kind == "disparity" else depth
+        fit = align((true * (1 + 0.08 * rng.normal(size=150)) - 0.3) / 2, depth, kind, rng)
+        assert fit is not None
+        value = ((1 / near if kind == "disparity" else near) - 0.3) / 2
+        miss.append(float(np.log(fit.depth(np.array([value]))[0] / near)))
+        stated.append(fit.uncertainty(near))
+        assert fit.uncertainty(7.0) < 0.5 * fit.uncertainty(near)
+    # A fit of the known depth to the model's values, noise and all, would err by 7 % (disparity) and 17 % (depth).
+    assert abs(np.median(miss)) < 0.04
+    assert 0.5 < np.median(stated) / (1.4826 * np.median(np.abs(miss))) < 4
+
+
+@pytest.mark.parametrize("kind", ["disparity", "depth"])
+def test_a_depth_model_places_what_is_far_nearer_than_all_static_points(kind: str) -> None:
+    case = Case("walker", 0)
+    lifted = case.lift(depth_map=lambda k: case.model(kind, k), depth_kind=kind)
+    moving = lifted.object_id > 0
+    error, relative = case.errors(lifted)
+    assert np.nanmedian(relative[moving]) <= (0.05 if kind == "disparity" else 0.08)
+    assert (error[moving] < 2 * lifted.sigma[moving])[lifted.visible[moving]].mean() > 0.9
+
+
 def test_smoothing_solves_its_normal_equations_and_holds_the_ends() -> None:
     rng = np.random.default_rng(1)
     values, weight = rng.normal(size=(4, 15)), rng.uniform(0.5, 2, (4, 15))

@@ -139,7 +139,7 @@ def lift_folder(out: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def describe(tracks: Tracks3D) -> dict[str, dict[str, Any]]:
-    """Per moving object: number of tracks, source of the depth, share of its frames with positions, relative uncertainty."""
+    """Per moving object: number of tracks, source of the depth ("none" where nothing tells it), share of its frames with positions, relative uncertainty."""
     centers = -np.einsum("kji,kj->ki", tracks.cam_from_world[:, :, :3], tracks.cam_from_world[:, :, 3])
     result = {}
     for k in np.unique(tracks.object_id[tracks.object_id > 0]).tolist():
@@ -150,7 +150,7 @@ def describe(tracks: Tracks3D) -> dict[str, dict[str, Any]]:
         frames = tracks.visible[own].any(axis=0).sum()
         result[str(k)] = {
             "tracks": int(own.sum()),
-            "depth": SOURCES[int(np.bincount(tracks.source[own]).argmax())],
+            "depth": SOURCES[int(np.bincount(tracks.source[own]).argmax())] if placed.any() else "none",
             "share_of_frames": round(float(placed.any(axis=0).sum() / max(int(frames), 1)), 4),
             "relative_uncertainty": round(float(np.median(relative)), 4) if len(relative) else None,
         }

@@ -11,6 +11,8 @@ Kind = Literal["disparity", "depth"]
 
 # A fit to fewer points than these is not trusted.
 _LEAST_POINTS = 8
+# Errors of depth models are smooth over the picture: however many points there are, hardly more than these err on their own.
+_INDEPENDENT = 40
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,16 @@ class Alignment:
         scale: factor; positive.
         shift: offset.
         error: median relative error of the depth at the points of the fit.
+        middle: disparity or depth where the fit is surest.
+        doubt: standard deviations of the fitted disparity or depth in the middle, and per unit away from it.
     """
 
     kind: Kind
     scale: float
     shift: float
     error: float
+    middle: float
+    doubt: tuple[float, float]
 
     def depth(self, values: np.ndarray, farthest: float = np.inf) -> np.ndarray:
         """Depth in world units, NaN where the fit gives none in front of the camera; at most `farthest`."""
@@ -37,6 +43,11 @@ class Alignment:
         floor = 0.0 if np.isinf(farthest) else 1.0 / farthest
         positive = np.maximum(line, floor)
         return np.divide(1.0, positive, out=np.full_like(positive, np.nan), where=positive > 0)
+
+    def uncertainty(self, depth: float) -> float:
+        """Relative standard deviation of a depth that the fit gives; large far away from the points that it was made with."""
+        target = 1.0 / depth if self.kind == "disparity" else depth
+        return float(np.hypot(self.doubt[0], self.doubt[1] * (target - self.middle)) / target)
 
 
 def align(values: np.ndarray, depth: np.ndarray, kind: Kind, rng: np.random.Generator) -> Alignment | None:
@@ -70,18 +81,24 @@ def align(values: np.ndarray, depth: np.ndarray, kind: Kind, rng: np.random.Gene
     miss = np.abs(scale[:, None] * v + shift[:, None] - target) / target
     best = int(np.argmin(np.median(miss, axis=1)))
     a, b = float(scale[best]), float(shift[best])
+    mean_t, variance_t, information = float(target.mean()), float(target.var()), float((1.0 / target**2).sum())
     for _ in range(10):
         relative = (a * v + b - target) / target
         spread = 1.4826 * float(np.median(np.abs(relative))) + 1e-9
         weight = 1.0 / (1.0 + (relative / (2 * spread)) ** 2) / target**2
         mean_v, mean_t = np.average(v, weights=weight), np.average(target, weights=weight)
-        variance = np.average((v - mean_v) ** 2, weights=weight)
-        slope = np.average((v - mean_v) * (target - mean_t), weights=weight) / max(float(variance), 1e-300)
-        if slope <= 0:
+        # The noise is the model's: its values are fitted to the known depth and the line is turned round. The other way about noise
+        # would flatten the line, which places whatever is nearer than the points too far away.
+        common = np.average((v - mean_v) * (target - mean_t), weights=weight)
+        if common <= 0:
             break
-        a, b = float(slope), float(mean_t - slope * mean_v)
+        variance_t, information = float(np.average((target - mean_t) ** 2, weights=weight)), float(weight.sum())
+        a = variance_t / float(common)
+        b = float(mean_t - a * mean_v)
     error = float(np.median(np.abs(a * v + b - target) / target))
-    return Alignment(kind, a, b, error)
+    # The noise is relative, so a point tells as much as the inverse square of its depth or disparity.
+    level = 1.4826 * error / np.sqrt(information * min(1.0, _INDEPENDENT / len(v)))
+    return Alignment(kind, a, b, error, float(mean_t), (float(level), float(level / np.sqrt(max(variance_t, 1e-300)))))
 
 
 def sample_nearest(image: np.ndarray, xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -85,10 +85,10 @@ def place_moving(
     rays = cameras.rays(mine.xy)
     pending = [int(k) for k in np.unique(owner)]
     if depth_map is not None:
-        log_depth, spread = _model_depth(cameras, mine, owner, labels, sights, depth_map, depth_kind, rng, on_alignment)
+        log_depth, fits = _model_depth(cameras, mine, owner, labels, sights, depth_map, depth_kind, rng, on_alignment)
         for k in list(pending):
             own = np.flatnonzero(owner == k)
-            if _place_by_model(cameras, mine.take(own), row[own], rays[own], log_depth[own], spread, result):
+            if _place_by_model(cameras, mine.take(own), row[own], rays[own], log_depth[own], fits, result):
                 pending.remove(k)
     if not pending or not len(sights.cloud):
         return
@@ -111,10 +111,10 @@ def _model_depth(
     kind: Kind,
     rng: np.random.Generator,
     on_alignment: OnAlignment | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of the depth at every observation (M, NaN where unknown), and the relative error of the fit of every image (K)."""
+) -> tuple[np.ndarray, list[Alignment | None]]:
+    """Logarithm of the depth at every observation (M, NaN where unknown), and the fit of every image (K)."""
     log_depth = np.full(len(mine.track), np.nan)
-    spread = np.full(len(cameras), np.nan)
+    fits: list[Alignment | None] = [None] * len(cameras)
     size = (cameras.width, cameras.height)
     order = np.argsort(mine.camera, kind="stable")
     bounds = np.searchsorted(mine.camera[order], np.arange(len(cameras) + 1))
@@ -129,7 +129,7 @@ def _model_depth(
             continue
         if on_alignment is not None:
             on_alignment(k, values, fit)
-        spread[k] = fit.error
+        fits[k] = fit
         rows = order[bounds[k] : bounds[k + 1]]
         rows = rows[mine.visible[rows]]
         # Beyond what the fit has seen, a disparity near zero would throw points to infinity.
@@ -142,7 +142,7 @@ def _model_depth(
             middle = np.nanmedian(log_depth[part]) if np.isfinite(log_depth[part]).any() else np.nan
             allowed = max(0.15, 4 * 1.4826 * float(np.nanmedian(np.abs(log_depth[part] - middle)))) if np.isfinite(middle) else 0.0
             log_depth[part[np.abs(log_depth[part] - middle) > allowed]] = np.nan
-    return log_depth, spread
+    return log_depth, fits
 
 
 def _place_by_model(
@@ -151,7 +151,7 @@ def _place_by_model(
     row: np.ndarray,
     rays: np.ndarray,
     log_depth: np.ndarray,
-    spread: np.ndarray,
+    fits: list[Alignment | None],
     result: Tracks3D,
 ) -> bool:
     """Place the tracks of one object by a model's depth, smoothed along every track; False where too little of it is known."""
@@ -164,8 +164,14 @@ def _place_by_model(
     values[local[known], mine.camera[known]] = log_depth[known]
     # The scale of a frame's fit errs for the whole object alike: smooth the object's common depth first, then each track's own.
     common = _common(values)
-    sigma = 0.02 + np.where(np.isfinite(spread), spread, np.nanmax(spread))
-    steady = smooth(common[None], np.where(np.isfinite(common), 1.0 / sigma**2, 0.0)[None], _STIFFNESS / np.median(sigma) ** 2)[0]
+    error = np.array([np.nan if fit is None else 0.02 + fit.error for fit in fits])
+    distance = float(np.exp(np.nanmedian(log_depth)))
+    doubt = np.array([np.nan if fit is None else fit.uncertainty(distance) for fit in fits])
+    sigma = np.hypot(error, doubt)
+    sigma[~np.isfinite(sigma)] = np.nanmax(sigma)
+    # How an object moves does not depend on how well it is seen: the more a frame is in doubt, the more its neighbours say.
+    weight = np.where(np.isfinite(common), 1.0 / sigma**2, 0.0)
+    steady = smooth(common[None], weight[None], _STIFFNESS / np.nanmedian(error) ** 2)[0]
     own = values - np.where(np.isfinite(common), common, 0.0)
     weight = np.where(np.isfinite(own), 1.0 / 0.02**2, 0.0)
     shape = smooth(own, weight, _STIFFNESS / 0.02**2)
