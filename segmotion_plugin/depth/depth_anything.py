@@ -9,6 +9,7 @@ import numpy as np
 
 from segmotion_plugin.devices import chunk_size, in_chunks, inference, resolve_device
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.pretrained import load_pretrained
 from segmotion_plugin.weights import CATALOGUE, announce, folder_of
 
 PATCH = 14
@@ -46,12 +47,8 @@ class DepthAnything:
             raise SegmotionError(
                 f"no depth model is called '{name}'; known are {', '.join(known)}, or give a folder with a transformers model"
             )
-        try:
-            from transformers import DepthAnythingForDepthEstimation
-        except ImportError:
-            raise SegmotionError("Depth Anything needs the package transformers: pip install 'segmotion-plugin[foundation]'") from None
         folder = folder_of(name, weights_dir) if name in known else Path(name)
-        model = DepthAnythingForDepthEstimation.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = load_pretrained("DepthAnythingForDepthEstimation", folder, "Depth Anything")
         if name in known:
             announce(name)
         return cls(model, device, name=name)

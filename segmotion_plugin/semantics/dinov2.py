@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from segmotion_plugin.devices import inference, resolve_device
+from segmotion_plugin.devices import in_chunks, inference, resolve_device
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.pretrained import load_pretrained
 from segmotion_plugin.weights import announce, folder_of
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -46,9 +47,13 @@ class DinoV2:
         factor = self.long_side / max(height, width)
         rows, columns = (max(1, round(side * factor / self.patch)) for side in (height, width))
         pixels = prepared(frame, rows * self.patch, columns * self.patch, self.device)
-        with inference(self.device):
-            tokens = self.model(pixel_values=pixels).last_hidden_state
-        return tokens[0, -rows * columns :].reshape(rows, columns, -1).float().cpu().numpy()
+
+        def run(_: slice) -> np.ndarray:
+            with inference(self.device):
+                tokens = self.model(pixel_values=pixels).last_hidden_state
+            return tokens[0, -rows * columns :].reshape(rows, columns, -1).float().cpu().numpy()
+
+        return in_chunks(run, 1, 1, self.name)[0]
 
 
 class SegAnyMoFeatures:
@@ -88,6 +93,9 @@ class SegAnyMoFeatures:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """As `Semantics`: h×w×D float32, rounded to half precision as the authors' files are."""
+        return in_chunks(lambda _: self._keys(frame), 1, 1, self.name)[0]
+
+    def _keys(self, frame: np.ndarray) -> np.ndarray:
         import torch
         import torch.nn.functional as F
 
@@ -147,10 +155,6 @@ def load_model(name: str, weights_dir: str | Path | None, device: str) -> Any:
         SegmotionError: transformers is missing, the weights are, or there is no such device.
     """
     resolve_device(device)
-    try:
-        from transformers import Dinov2Model
-    except ImportError:
-        raise SegmotionError("DINOv2 needs the package transformers: pip install 'segmotion-plugin[foundation]'") from None
-    model = Dinov2Model.from_pretrained(folder_of(name, weights_dir), local_files_only=True, use_safetensors=True)
+    model = load_pretrained("Dinov2Model", folder_of(name, weights_dir), "DINOv2")
     announce(name)
     return model

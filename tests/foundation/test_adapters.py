@@ -19,6 +19,7 @@ from segmotion_plugin.densify.segmenter import MaskPrompt
 from segmotion_plugin.depth.base import depth_of_tracks, predict_clip
 from segmotion_plugin.depth.depth_anything import DepthAnything, inner_size
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.pretrained import load_pretrained
 from segmotion_plugin.semantics.base import features_at
 from segmotion_plugin.semantics.dinov2 import DinoV2, SegAnyMoFeatures, interpolated_positions
 from segmotion_plugin.tracks import Tracks
@@ -251,3 +252,44 @@ def test_published_folders_are_loaded_through_the_catalogue(tmp_path: Path, monk
     assert Sam2Transformers.load(str(tmp_path / "sam2"), device="cpu").size == 128
     with pytest.raises(SegmotionError, match="no depth model is called"):
         DepthAnything.load("deeper", device="cpu")
+
+
+def test_folders_that_do_not_hold_the_model_are_one_clear_line(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import Dinov2Config, Dinov2Model
+
+    tiny.dinov2().save_pretrained(tmp_path / "good")
+    tensors, config = (tmp_path / "good" / name for name in ("model.safetensors", "config.json"))
+    load_pretrained("Dinov2Model", tmp_path / "good", "DINOv2")
+    content, words = tensors.read_bytes(), config.read_text()
+    wide = Dinov2Config(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=70, patch_size=14)
+    Dinov2Model(wide).save_pretrained(tmp_path / "wide")
+    save_file({"another": torch.zeros(3)}, tmp_path / "another.safetensors", metadata={"format": "pt"})
+    for replaced, message in (
+        (content[:-100], "model.safetensors: damaged"),
+        (b"", "model.safetensors: damaged"),
+        ((tmp_path / "wide" / "model.safetensors").read_bytes(), "of DINOv2: its tensors have other shapes"),
+        ((tmp_path / "another.safetensors").read_bytes(), "of DINOv2: 42 tensors are missing"),
+    ):
+        tensors.write_bytes(replaced)
+        with pytest.raises(SegmotionError, match=message) as error:
+            load_pretrained("Dinov2Model", tmp_path / "good", "DINOv2")
+        assert str(tmp_path) in str(error.value) and len(str(error.value).splitlines()) == 1
+    tensors.write_bytes(content)
+    config.write_text(words[: len(words) // 2])
+    with pytest.raises(SegmotionError, match="a file is damaged"):
+        load_pretrained("Dinov2Model", tmp_path / "good", "DINOv2")
+    with pytest.raises(SegmotionError, match="needs transformers 99 or newer"):
+        load_pretrained("ModelOfTheFuture", tmp_path / "good", "the future", "99")
+
+
+@pytest.mark.parametrize("adapter", [DinoV2, SegAnyMoFeatures])
+def test_memory_that_runs_out_for_one_frame_is_told(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.dinov2()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(model.encoder.layer[0], "forward", full)
+    with pytest.raises(SegmotionError, match=f"out of memory in {adapter(model, 'cpu').name}"):
+        adapter(model, "cpu")(tiny.frames(1)[0])
