@@ -38,6 +38,27 @@ def test_tails_follow_the_timeline_and_nodes_are_sent_once(scene: Scene) -> None
     assert canvas.shown("/now_") == [f"/segmotion/object_{k}/now_00000" for k in there]
 
 
+def test_a_jump_sends_few_nodes_at_once_newest_first_and_the_rest_later(scene: Scene) -> None:
+    canvas, whole = RecordingScene(), RecordingScene()
+    drawing = TrackDrawing(canvas, scene)
+    drawing.set_tail(8)
+    drawing.set_frame(10, most_new=4)
+    assert canvas.shown("/now_") and canvas.shown("object_1/tail") == ["/segmotion/object_1/tail_00010"]
+    assert not drawing.whole and sum("/tail_" in n or "/now_" in n for n in canvas.nodes) == 4
+    drawing.set_frame(4, most_new=0)  # what was left out is forgotten when the time moves on
+    assert canvas.shown("/tail_") == []
+    drawing.set_frame(10, most_new=4)
+    calls = 0
+    while not drawing.fill(most_new=4):
+        calls += 1
+        assert calls < 20
+    complete = TrackDrawing(whole, scene)
+    complete.set_tail(8)
+    complete.set_frame(10)
+    assert complete.whole and calls >= 1
+    assert canvas.shown("/object_") == whole.shown("/object_") and max(canvas.sent.values()) == 1
+
+
 def test_switches_hide_what_they_name(scene: Scene) -> None:
     canvas = RecordingScene()
     drawing = TrackDrawing(canvas, scene)

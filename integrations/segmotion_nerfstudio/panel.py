@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from torch import nn
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.viewer.drawing import Similarity, TrackDrawing
 from segmotion_plugin.viewer.scene import Scene, load_scene
+
+# New nodes per batch: a step of the timeline does not wait for long tails, see `TrackDrawing.set_frame`.
+_MOST_NEW = 10
 
 
 def similarity_of(transform: np.ndarray, scale: float) -> Similarity:
@@ -73,7 +77,7 @@ class MotionPanel(nn.Module):
             self._frame,
             self._playing,
             self._speed,
-            ViewerSlider("Tail (frames)", tail, 0, last, 1, cb_hook=self._switch(lambda d, v: d.set_tail(int(v)))),
+            ViewerSlider("Tail (frames)", tail, 0, last, 1, cb_hook=self._switch(lambda d, v: d.set_tail(int(v), _MOST_NEW))),
             ViewerSlider("Line width", 2.0, 0.5, 8.0, 0.5, cb_hook=self._switch(lambda d, v: d.set_line_width(v))),
             ViewerCheckbox("Current image", True, cb_hook=self._switch(lambda d, v: d.show_current(v))),
             ViewerCheckbox("Masks on the image", True, cb_hook=self._switch(lambda d, v: d.show_masks(v))),
@@ -100,7 +104,7 @@ class MotionPanel(nn.Module):
         """Show a time step."""
         with self._lock:
             if self._drawing is not None and frame != self._drawing.frame:
-                self._drawing.set_frame(frame)
+                self._drawing.set_frame(frame, most_new=_MOST_NEW)
 
     def attach(self, viewer: Viewer) -> None:
         """Draw into a viewer's scene; the viewer calls this once, through our control."""
@@ -138,6 +142,13 @@ class MotionPanel(nn.Module):
         while not self._stopped.wait(1.0 / float(self._speed.value) if self._playing.value else 0.1):
             if self._playing.value and self._drawing is not None:
                 self.goto((self._drawing.frame + 1) % len(self._scene))
+            while not self._fill_tails() and not self._stopped.is_set():
+                time.sleep(0.001)  # lets the controls have the lock
+
+    def _fill_tails(self) -> bool:
+        """Send pieces of the tails that a step left out; True when nothing more is lacking."""
+        with self._lock:
+            return self._drawing is None or self._drawing.fill(_MOST_NEW)
 
 
 class _Attachment(ViewerControl):

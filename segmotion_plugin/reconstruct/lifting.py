@@ -139,7 +139,11 @@ def lift_folder(out: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def describe(tracks: Tracks3D) -> dict[str, dict[str, Any]]:
-    """Per moving object: number of tracks, source of the depth ("none" where nothing tells it), share of its frames with positions, relative uncertainty."""
+    """Figures of the moving objects by id.
+
+    Number of tracks, how their depth was found ("none" where nothing tells it), share of the frames in which the object is seen that
+    have positions, and the median relative uncertainty.
+    """
     centers = -np.einsum("kji,kj->ki", tracks.cam_from_world[:, :, :3], tracks.cam_from_world[:, :, 3])
     result = {}
     for k in np.unique(tracks.object_id[tracks.object_id > 0]).tolist():

@@ -7,6 +7,7 @@ import functools
 import inspect
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -16,6 +17,9 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, TrackDrawing
 from segmotion_plugin.viewer.scene import Scene
 from segmotion_plugin.viewer.snapshot import View, overlook, render
+
+# New nodes per message batch: each takes viser up to a millisecond, and a step of the timeline must not wait for a long tail.
+_MOST_NEW = 10
 
 
 class ViewerApp:
@@ -46,17 +50,28 @@ class ViewerApp:
         self._picture_due = threading.Event()
         self.frame = -1
         self.drawing: TrackDrawing | None = None
+        self._threads: list[threading.Thread] = []
+        try:
+            self._start(thumbnails)
+        except BaseException:
+            self.stop()  # nobody else could: the caller never gets the app
+            raise
+
+    def _start(self, thumbnails: bool) -> None:
+        scene = self.scene
         if scene.cameras is not None:
             self.server.scene.set_up_direction(np.asarray(scene.up, np.float64))
             self.drawing = TrackDrawing(self.server.scene, scene, atomic=self.server.atomic)
         self._add_controls()
         self.server.on_client_connect(self._welcome)
         self.goto(0)
-        self._threads = [threading.Thread(target=self._play, daemon=True), threading.Thread(target=self._draw_pictures, daemon=True)]
+        work = [self._play, self._draw_pictures]
         if thumbnails and self.drawing is not None:
-            self._threads.append(threading.Thread(target=self._load_thumbnails, daemon=True))
-        for thread in self._threads:
+            work.append(self._load_thumbnails)
+        for target in work:
+            thread = threading.Thread(target=target, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     @property
     def url(self) -> str:
@@ -71,7 +86,7 @@ class ViewerApp:
                 return
             self.frame = frame
             if self.drawing is not None:
-                self.drawing.set_frame(frame, picture=False)
+                self.drawing.set_frame(frame, picture=False, most_new=_MOST_NEW)
             if int(self._slider.value) != frame:
                 self._slider.value = frame
             self._name.value = self.scene.names[frame]
@@ -97,18 +112,20 @@ class ViewerApp:
             raise OSError("the picture could not be encoded as PNG")
         return data.tobytes()
 
-    def run(self) -> None:
-        """Wait until `stop` is called or the program is interrupted."""
-        while not self._stopped.wait(0.5):
+    def run(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Wait until `stop` is called, the program is interrupted, or `ended` (asked a few times per second) says so."""
+        while not ended() and not self._stopped.wait(0.2):
             pass
 
     def stop(self) -> None:
         """End the server and its threads."""
         self._stopped.set()
         self._picture_due.set()
-        for thread in self._threads:
-            thread.join(timeout=5)
-        self.server.stop()
+        try:
+            for thread in self._threads:
+                thread.join(timeout=5)
+        finally:
+            self.server.stop()
 
     # -- controls -------------------------------------------------------------------------------------------------
 
@@ -164,7 +181,7 @@ class ViewerApp:
 
     def _set_tail(self, length: int) -> None:
         if self.drawing is not None:
-            self._locked(self.drawing.set_tail, length)
+            self._locked(self.drawing.set_tail, length, _MOST_NEW)
         self._picture_due.set()
 
     def _switched(self, object_id: int, _: Any) -> None:
@@ -258,6 +275,8 @@ class ViewerApp:
             self._picture_due.clear()
             if self._stopped.is_set():
                 return
+            while not self._fill_tails() and not self._stopped.is_set():
+                time.sleep(0.001)  # lets the timeline have the lock
             masks = bool(self._masks.value)
             if self.drawing is None:
                 picture = render(self.scene, self.frame, tail=int(self._tail.value), masks=masks, objects=self._on())
@@ -269,6 +288,11 @@ class ViewerApp:
                 self.drawing.show_picture()
                 if self._panel is not None:
                     self._panel.image = self.scene.picture(self.frame, CURRENT, masks)
+
+    def _fill_tails(self) -> bool:
+        """Send some of the pieces of the tails that the last step left out; True when nothing more is lacking."""
+        with self._lock:
+            return self.drawing is None or self.drawing.fill(_MOST_NEW)
 
     def _load_thumbnails(self) -> None:
         if self.drawing is not None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,22 +69,44 @@ class View:
     def _serve(self, scene) -> None:  # noqa: ANN001
         from segmotion_plugin.viewer.app import ViewerApp
 
-        try:
-            app = ViewerApp(scene, self.host, self.port)
-        except OSError as error:
-            raise SegmotionError(f"--host {self.host} --port {self.port}: cannot listen there ({error.strerror or error})") from None
-        try:  # from here on an interrupt must end the server: threads that outlive the interpreter abort it
-            if app.port != self.port:
-                print(f"port {self.port} is in use: port {app.port} was taken")
-            if not _is_local(self.host):
-                print(
-                    f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at "
-                    "the clip and use the controls; there is no password. Leave --host away to keep it to this machine."
-                )
-            print(f"open {app.url} in a browser; Ctrl-C ends it", flush=True)
-            app.run()
-        finally:
-            app.stop()
+        with _interrupts_kept() as interrupts:
+            try:
+                app = ViewerApp(scene, self.host, self.port)
+            except OSError as error:
+                reason = error.strerror or error
+                raise SegmotionError(f"--host {self.host} --port {self.port}: cannot listen there ({reason})") from None
+            try:
+                if app.port != self.port:
+                    print(f"port {self.port} is in use: port {app.port} was taken")
+                if not _is_local(self.host):
+                    print(
+                        f"warning: listening on {self.host}: everybody who can reach this machine on port {app.port} can look at "
+                        "the clip and use the controls; there is no password. Leave --host away to keep it to this machine."
+                    )
+                print(f"open {app.url} in a browser; Ctrl-C ends it", flush=True)
+                app.run(lambda: bool(interrupts))
+            finally:
+                app.stop()
+        if interrupts:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupts_kept() -> Iterator[list[int]]:
+    """Collect interrupts (Ctrl-C) instead of raising them wherever the program happens to be.
+
+    One that arrives while the server starts or stops would leave its threads running, and the interpreter aborts where such a thread
+    holds the standard output as it ends. Signals belong to the main thread: elsewhere nothing is changed.
+    """
+    arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_local(host: str) -> bool:

@@ -18,6 +18,8 @@ from segmotion_plugin.viewer.scene import ObjectInfo, Scene
 
 # More frustums than these hide the scene.
 _MOST_FRUSTUMS = 80
+# ("now" or "tail", object id, time step)
+_Key = tuple[str, int, int]
 # Longer side of the pictures on frustums, in pixels: on all of them, and on that of the current image.
 THUMBNAIL, CURRENT = 96, 360
 
@@ -86,9 +88,11 @@ class TrackDrawing:
         self.point_size = 0.0035 * self.extent
         self.line_width = 2.0
         self.masks = True
-        self._segments: dict[tuple[int, int], _Node] = {}
-        self._positions: dict[tuple[int, int], _Node] = {}
-        self._shown: set[tuple[str, int, int]] = set()
+        self._infos = {o.id: o for o in content.objects}
+        self._nodes: dict[_Key, _Node] = {}
+        self._shown: set[_Key] = set()
+        self._sent = 0
+        self._lacking = False
         self._off: set[int] = set()
         self._current: Any = None
         self._current_on = True
@@ -104,24 +108,32 @@ class TrackDrawing:
 
     # -- what is asked for ----------------------------------------------------------------------------------------
 
-    def set_frame(self, k: int, picture: bool = True) -> None:
+    def set_frame(self, k: int, picture: bool = True, most_new: int | None = None) -> None:
         """Show time step k: tails that end there, current positions, the current camera.
 
         Args:
             k: the step; clipped to the clip.
             picture: also read and show the picture of the current camera; otherwise `show_picture` does so later.
+            most_new: send at most about so many new nodes, the newest pieces of the tails first; `fill` sends the others. A jump of
+                the timeline over long tails then returns at once. No limit when absent.
         """
         with self._atomic():
             self.frame = int(np.clip(k, 0, len(self._content) - 1))
-            self._refresh()
+            self._refresh(most_new)
             self._move_current()
         if picture:
             self.show_picture()
 
-    def set_tail(self, length: int) -> None:
-        """Length of the tails in time steps; 0 shows none."""
+    def fill(self, most_new: int | None = None) -> bool:
+        """Send pieces of the current tails that were left out, at most about `most_new`; True when nothing more is lacking."""
+        if not self.whole:
+            self._update(most_new)
+        return self.whole
+
+    def set_tail(self, length: int, most_new: int | None = None) -> None:
+        """Length of the tails in time steps; 0 shows none. `most_new` as `set_frame` has it."""
         self.tail = max(0, int(length))
-        self._update()
+        self._update(most_new)
 
     def set_point_size(self, size: float) -> None:
         """Size of the points in units of the viewer's world."""
@@ -164,6 +176,11 @@ class TrackDrawing:
     def show(self, visible: bool) -> None:
         """Switch everything of ours."""
         self._top.visible = visible
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out of the tails, see `set_frame`."""
+        return not self._lacking
 
     @property
     def frustums(self) -> list[int]:
@@ -212,43 +229,44 @@ class TrackDrawing:
         both = self._seen[object_id][k - 1] & self._seen[object_id][k]
         return np.stack([self._xyz[object_id][k - 1][both], self._xyz[object_id][k][both]], axis=1)
 
-    def _update(self) -> None:
+    def _update(self, most_new: int | None = None) -> None:
         if self.frame >= 0:
             with self._atomic():
-                self._refresh()
+                self._refresh(most_new)
 
-    def _refresh(self) -> None:
+    def _refresh(self, most_new: int | None = None) -> None:
         """Switch nodes so that those of the current step, and no others, are visible."""
-        wanted: set[tuple[str, int, int]] = set()
-        for info in self._content.objects:
-            wanted.add(("now", info.id, self.frame))
-            wanted |= {("tail", info.id, k) for k in range(max(1, self.frame - self.tail + 1), self.frame + 1)}
-        for key in self._shown - wanted:
-            self._store(key)[key[1:]].handle.visible = False
-        shown = set()
+        ids = [info.id for info in self._content.objects]
+        # What matters most comes first: where the objects are, then the newest pieces of the tails.
+        wanted: list[_Key] = [("now", k, self.frame) for k in ids]
+        wanted += [("tail", k, step) for step in range(self.frame, max(0, self.frame - self.tail), -1) for k in ids]
+        for key in self._shown.difference(wanted):
+            self._nodes[key].handle.visible = False
+        sent_before, shown = self._sent, set()
+        self._lacking = False
         for key in wanted:
-            if self._ensure(key):
+            if key not in self._nodes and most_new is not None and self._sent - sent_before >= most_new:
+                self._lacking = True
+            elif self._ensure(key):
                 shown.add(key)
         self._shown = shown
 
-    def _store(self, key: tuple[str, int, int]) -> dict[tuple[int, int], _Node]:
-        return self._positions if key[0] == "now" else self._segments
-
-    def _ensure(self, key: tuple[str, int, int]) -> bool:
+    def _ensure(self, key: _Key) -> bool:
         """Make a node visible, sending it where it has not been; False where there is nothing in it."""
         kind, object_id, k = key
-        store, size = self._store(key), self.line_width if kind == "tail" else 1.6 * self.point_size
-        node = store.get((object_id, k))
+        size = self.line_width if kind == "tail" else 1.6 * self.point_size
+        node = self._nodes.get(key)
         if node is not None and node.size != size:
             node = _resized(node, size)
         if node is None:
-            info = next(o for o in self._content.objects if o.id == object_id)
-            handle = self._send_tail(info, k) if kind == "tail" else self._send_positions(info, k)
+            handle = self._send_tail(self._infos[object_id], k) if kind == "tail" else self._send_positions(self._infos[object_id], k)
             if handle is None:
                 return False
+            self._sent += 1
             node = _Node(handle, size)
-        store[object_id, k] = node
-        node.handle.visible = True
+        self._nodes[key] = node
+        if not node.handle.visible:
+            node.handle.visible = True
         return True
 
     def _send_positions(self, info: ObjectInfo, k: int) -> Any:
