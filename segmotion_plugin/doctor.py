@@ -61,7 +61,8 @@ def findings(weights_dir: Path | None = None, tracker_source: Path | None = None
     settings = MaskSettings(weights_dir=weights_dir, tracker_source=tracker_source)
     for preset in ("foundation", "seganymo"):
         lacking = presets.missing(preset, settings)
-        lines.append(f"  {preset:<24} {'not here: ' + ', '.join(lacking) if lacking else 'can run' + ('' if cuda else ', slowly: no CUDA')}")
+        ready = "can run" if cuda else "can run, slowly: no CUDA"
+        lines.append(f"  {preset:<24} {'not here: ' + ', '.join(lacking) if lacking else ready}")
     return lines
 
 

@@ -39,14 +39,16 @@ def load_pretrained(kind: str, folder: str | Path, what: str, oldest: str = "4.5
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         if "size mismatch" in str(error) or "mismatched" in str(error):
             raise SegmotionError(f"{folder} does not hold the weights of {what}: its tensors have other shapes.") from None
-        raise SegmotionError(f"{folder}: {what} cannot be built from it, a file is damaged or of another model ({_short(error)}).") from None
+        why = f"a file is damaged or of another model ({_short(error)})"
+        raise SegmotionError(f"{folder}: {what} cannot be built from it, {why}.") from None
     except Exception as error:  # safetensors has an error type of its own that is not importable in every version
         if type(error).__name__ != "SafetensorError":
             raise
         raise SegmotionError(f"{folder}/model.safetensors: damaged ({_short(error)}). Download it again.") from None
     lacking = sorted(key for key in found["missing_keys"] if not key.endswith(_NOT_NEEDED))
     if lacking:
-        raise SegmotionError(f"{folder} does not hold the weights of {what}: {len(lacking)} tensors are missing, the first {lacking[0]}.")
+        first = f"{len(lacking)} tensors are missing, the first {lacking[0]}"
+        raise SegmotionError(f"{folder} does not hold the weights of {what}: {first}.")
     return model
 
 

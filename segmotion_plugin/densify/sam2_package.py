@@ -108,7 +108,7 @@ class Sam2Package:
         with inference(self.device, wide=True), _lazy_video(frames, height, width):
             state = self.model.init_state("", offload_video_to_cpu=True)
             for prompt in inside:
-                self.model.add_new_mask(state, prompt.frame - start, prompt.object_id, np.asarray(prompt.dynamic, bool))
+                self.model.add_new_mask(state, prompt.frame - start, prompt.object_id, np.ascontiguousarray(prompt.dynamic, bool))
         for first, reverse in passes([prompt.frame - start for prompt in inside]):
             steps = self.model.propagate_in_video(state, start_frame_idx=first, reverse=reverse)
             while True:

@@ -11,7 +11,6 @@ import numpy as np
 from segmotion_plugin.densify.sam2_frames import STALE, NormalisedFrames, passes, resized
 from segmotion_plugin.densify.segmenter import MaskPrompt
 from segmotion_plugin.devices import inference, resolve_device
-from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.pretrained import load_pretrained
 from segmotion_plugin.weights import announce, folder_of
 
