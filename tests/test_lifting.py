@@ -147,6 +147,29 @@ def test_an_object_cut_off_by_the_picture_is_guessed_between_its_surroundings() 
     assert np.nanmedian(relative[moving]) < 4 * np.nanmedian(stated)
 
 
+def test_what_another_object_carries_stands_where_that_stands() -> None:
+    case = Case("two_cars_parked_twin", 1)
+    labels = case.clip.labels.copy()
+    object_id, xy = case.motion.object_id.copy(), case.tracks.xy
+    for frame in labels:
+        rows = np.flatnonzero((frame == 1).any(axis=1))
+        if len(rows):
+            frame[: int(rows.mean())][frame[: int(rows.mean())] == 1] = 3
+    column, row = (np.clip(np.nan_to_num(xy[..., i]).astype(int), 0, limit - 1) for i, limit in ((0, WIDTH), (1, HEIGHT)))
+    upper = case.tracks.visible & (labels[np.arange(FRAMES)[None], row, column] == 3)
+    object_id[(object_id == 1) & (upper.sum(axis=1) > 0.5 * case.tracks.visible.sum(axis=1))] = 3
+    case.motion = TrackMotion(case.tracks, case.motion.probability, case.motion.moving_flat, object_id)
+    case.clip = replace(case.clip, labels=labels)
+    lifted = case.lift()
+    _, relative = case.errors(lifted)
+    load = lifted.object_id == 3
+    assert load.sum() > 10 and set(lifted.source[load]) == {SOURCES.index("guess")}
+    assert set(lifted.source[lifted.object_id == 1]) == {SOURCES.index("contact")}
+    assert np.nanmedian(relative[load]) <= 0.15
+    stated = lifted.sigma[load] / np.linalg.norm(lifted.xyz[load] - case.clip.cameras.centers(), axis=2)
+    assert 0.1 < np.nanmedian(stated) < 0.3
+
+
 def test_hidden_frames_inside_a_run_are_bridged_but_not_called_visible(case: Case) -> None:
     lifted = case.lift()
     moving = lifted.object_id > 0

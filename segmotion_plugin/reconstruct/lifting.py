@@ -1,8 +1,8 @@
 """2D tracks to 3D tracks in the world of the reconstruction.
 
 Static tracks are triangulated. Tracks of moving objects take their depth from, in this order: a monocular depth model, brought to
-scale by the static points of every frame; contact of the object with the static world; the range between what the object hides
-and what hides it.
+scale by the static points of every frame; contact of the object with the static world; the place of the object that carries it, or
+the range between what it hides and what hides it (both `guess`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from segmotion_plugin.cameras import Cameras
 
 _CLOSE = 0.12  # of the image diagonal: static points so near to a contact describe the surface there
 _LEAST_AREA = 12  # pixels
+_CARRIED = 0.15  # standard deviation of the logarithm of the ratio of two distances, where one object seems to carry the other
 # How near an object may be where nothing tells, as a share of the depth of what it hides: seen whole, or cut off by the picture.
 _NEAREST, _NEAREST_CUT = 0.35, 0.12
 
@@ -94,12 +95,14 @@ class Placement:
         facing: K×3 unit world directions; the object stands in the plane where (x - camera centre) · facing = distance.
         log_distance: K, natural logarithm of the distance; NaN where nothing is known.
         sigma: K, standard deviation of the logarithm.
+        above: K int, the moving object that borders the lowest part of this one, and so may carry or hide it; 0 = none.
     """
 
     def __init__(self, cameras: Cameras) -> None:
         self.facing = cameras.cam_from_world[:, 2, :3].copy()
         self.log_distance = np.full(len(cameras), np.nan)
         self.sigma = np.full(len(cameras), np.nan)
+        self.above = np.zeros(len(cameras), np.int64)
 
     def touch(
         self,
@@ -117,7 +120,7 @@ class Placement:
             cameras: the poses.
             k: which of them.
             mask: H×W bool, the object at the size of the images.
-            others: H×W bool, other moving objects.
+            others: H×W ids of other moving objects, 0 elsewhere.
             ground: the plane of the whole clip, where there is one.
             static: the static points as image k has them.
             rng: draws plane hypotheses where the ground is not flat.
@@ -125,7 +128,10 @@ class Placement:
         up = upward(cameras) if ground is None else ground.normal
         self.facing[k] = _upright(cameras, k, up)
         foot = lowest_point(cameras, k, mask, up)
-        if foot is None or _above_another(foot, mask, others):
+        if foot is None:
+            return
+        self.above[k] = _neighbour(foot, mask, others)
+        if self.above[k]:
             return
         reach = _CLOSE * float(np.hypot(cameras.width, cameras.height))
         near = (static.depth > 0) & (np.linalg.norm(static.xy - foot, axis=1) < reach)
@@ -177,6 +183,16 @@ class Placement:
         near = min(near, 0.95 * far)  # the two may contradict each other by noise
         self.log_distance[k] = 0.5 * (np.log(near) + np.log(far))
         self.sigma[k] = np.log(far / near) / np.sqrt(12.0)  # of a uniform distribution between the two
+
+
+    def carried(self, cameras: Cameras, placed: dict[int, Placement]) -> Placement:
+        """This object where those stand that border its lowest part, as a rider on a horse: unknown where none of `placed` does."""
+        result = Placement(cameras)
+        for k, other in placed.items():
+            rows = self.above == k
+            result.facing[rows], result.log_distance[rows] = other.facing[rows], other.log_distance[rows]
+            result.sigma[rows] = np.hypot(other.sigma[rows], _CARRIED)
+        return result
 
 
 def _upright(cameras: Cameras, k: int, up: np.ndarray) -> np.ndarray:
@@ -255,11 +271,12 @@ def _ground_depth(cameras: Cameras, k: int, mask: np.ndarray, ground: Ground | N
     return height / -steepest if steepest < -1e-6 and height > 0 else np.inf
 
 
-def _above_another(foot: np.ndarray, mask: np.ndarray, others: np.ndarray) -> bool:
-    """Whether another mover borders the lowest part of a mask: then it may hide the contact."""
+def _neighbour(foot: np.ndarray, mask: np.ndarray, others: np.ndarray) -> int:
+    """The other mover that borders the lowest part of a mask most, and so may hide its contact; 0 where there is none."""
     column, row = int(foot[0]), int(foot[1])
     reach = max(2, round(0.01 * max(mask.shape)))
-    return bool(others[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1].any())
+    around = others[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+    return int(np.bincount(around[around > 0]).argmax()) if around.any() else 0
 
 
 def _foot_is_hidden(static: Static, foot: np.ndarray, depth: float, reach: float) -> bool:

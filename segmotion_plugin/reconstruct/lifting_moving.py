@@ -19,6 +19,8 @@ OnAlignment = Callable[[int, np.ndarray, Alignment], None]
 
 # Share of the frames of an object in which a source must speak before it is believed for all of them.
 _LEAST_SHARE = 0.25
+# Share of the frames in which an object must border another's top before it is taken to be carried, not just to pass behind.
+_LEAST_CARRIED = 0.5
 # Static points per image that the fits look at.
 _MOST_POINTS = 6000
 # Stiffness of the smoothing in units of a unit variance; it takes the noise of about seven frames together.
@@ -93,12 +95,33 @@ def place_moving(
     if not pending or not len(sights.cloud):
         return
     contact, guess = _placements(cameras, mine, owner, labels, sights, pending, rng)
+    frames = {k: np.unique(mine.camera[(owner == k) & mine.visible]) for k in pending}
+    placed = {k: contact[k] for k in pending if _known(contact[k], frames[k]) >= _LEAST_SHARE}
+    touching = set(placed)
+    _add_carried(cameras, contact, frames, placed)
     for k in pending:
         own = np.flatnonzero(owner == k)
-        frames = np.unique(mine.camera[own[mine.visible[own]]])
-        touching = np.isfinite(contact[k].log_distance[frames]).mean() >= _LEAST_SHARE
-        source, placement = ("contact", contact[k]) if touching else ("guess", guess[k])
-        _place_by_world(cameras, mine.take(own), row[own], rays[own], placement, SOURCES.index(source), result)
+        source = SOURCES.index("contact" if k in touching else "guess")
+        _place_by_world(cameras, mine.take(own), row[own], rays[own], placed.get(k, guess[k]), source, result)
+
+
+def _known(placement: Placement, frames: np.ndarray) -> float:
+    """Share of these frames in which a distance is known."""
+    return float(np.isfinite(placement.log_distance[frames]).mean()) if len(frames) else 0.0
+
+
+def _add_carried(
+    cameras: Cameras, contact: dict[int, Placement], frames: dict[int, np.ndarray], placed: dict[int, Placement]
+) -> None:
+    """Place objects that others carry (a rider, a load, a part taken for an object of its own) where these are, and so on upwards."""
+    waiting = set(contact) - set(placed)
+    while waiting:
+        carried = {k: contact[k].carried(cameras, placed) for k in sorted(waiting)}
+        found = {k: placement for k, placement in carried.items() if _known(placement, frames[k]) >= _LEAST_CARRIED}
+        if not found:
+            return
+        placed.update(found)
+        waiting -= set(found)
 
 
 def _model_depth(
@@ -216,7 +239,7 @@ def _placements(
             mask = label == k
             if not mask.any():
                 continue
-            contact[k].touch(cameras, image, mask, (label > 0) & ~mask, ground, static, rng)
+            contact[k].touch(cameras, image, mask, np.where(mask, 0, label), ground, static, rng)
             hidden = (owner == k) & (mine.camera == image) & ~mine.visible
             guess[k].squeeze(cameras, image, mask, ground, static, mine.xy[hidden])
     return contact, guess
