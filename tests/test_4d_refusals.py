@@ -156,6 +156,8 @@ def test_images_without_a_pose_are_left_out_and_told(tmp_path):
     written = sorted(p.name for p in (tmp_path / "dest" / "images").iterdir())
     assert written == [f"{i:05d}.png" for i in range(FRAMES - 1)], "stems count on without gaps"
     assert (tmp_path / "dest" / "images" / "00003.png").samefile(tmp_path / "clip" / "images" / "frame_00005.png")
+    (note,) = export(tmp_path / "clip", "colmap", tmp_path / "colmap")
+    assert "1 of 10 images have no pose" in note and (tmp_path / "colmap" / "images" / "frame_00004.png").is_file()
 
 
 def test_a_selection_of_the_frames_keeps_its_times_and_tracks(tmp_path):

@@ -13,6 +13,7 @@ from support_viewer import FRAMES, HEIGHT, WIDTH, processed
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json, write_npz
 from segmotion_plugin.pictures import colour
+from segmotion_plugin.reconstruct.lifting import lift_folder
 from segmotion_plugin.tracks import load_tracks
 from segmotion_plugin.viewer.command import View as ViewCommand
 from segmotion_plugin.viewer.scene import Scene, load_scene
@@ -141,6 +142,22 @@ def test_missing_parts_are_told_and_the_rest_is_shown(tmp_path: Path) -> None:
     write_json(folder / "motion" / "report.json", report)
     (folder / "motion" / "tracks.npz").unlink()
     assert load_scene(folder).objects == []
+
+
+def test_images_without_a_pose_are_left_out_and_told(tmp_path: Path) -> None:
+    import pycolmap
+
+    folder = processed(tmp_path / "out")
+    path = folder / "colmap" / "sparse" / "0"
+    model = pycolmap.Reconstruction(path)
+    model.deregister_frame(next(i for i in model.images.values() if i.name == "frame_00004.png").frame_id)
+    model.write_binary(path)
+    with pytest.raises(SegmotionError, match="another reconstruction"):
+        load_scene(folder)
+    lift_folder(folder)
+    shown = load_scene(folder)
+    assert len(shown) == FRAMES - 1 and "frame_00004.png" not in shown.names
+    assert "1 of 12 images have no pose" in " ".join(shown.notes)
 
 
 def test_objects_are_described(scene: Scene) -> None:

@@ -212,10 +212,10 @@ class Processed:
         position = {image.name: index for index, image in enumerate(self.images)}
         return [position[name] for name in self.cameras.names]
 
-    def notes_on_poses(self) -> list[str]:
-        """What to tell where some images have no pose."""
+    def notes_on_poses(self, fate: str = "were left out: time runs on across the gaps") -> list[str]:
+        """What to tell where some images have no pose; `fate` is what became of these."""
         left = len(self.images) - len(self.posed)
-        return [f"{left} of {len(self.images)} images have no pose and were left out: time runs on across the gaps"] if left else []
+        return [f"{left} of {len(self.images)} images have no pose and {fate}"] if left else []
 
     @functools.cached_property
     def points(self) -> tuple[np.ndarray, np.ndarray]:

@@ -146,6 +146,8 @@ def load_scene(out: Path) -> Scene:
     cameras = _cameras(out, notes)
     names, index = [n for n, _ in entries], np.array([f for _, f in entries])
     if cameras is not None:
+        if len(cameras) < len(names):
+            notes.append(f"{len(names) - len(cameras)} of {len(names)} images have no pose and are not shown")
         names, index = list(cameras.names), cameras.frame_index
     lifted = _tracks_3d(out, cameras, notes)
     flat = None if lifted is not None else _tracks_2d(out, notes)

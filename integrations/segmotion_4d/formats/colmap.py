@@ -37,7 +37,7 @@ def _write_original(source: Processed, dest: Path) -> list[str]:
         link(source.keep_path_of(image), dest / "colmap_masks" / f"{image.name}.png")
     for file in sorted(source.model_path.glob("*.bin")):
         link(file, dest / "sparse" / "0" / file.name)
-    return []
+    return source.notes_on_poses("are not in the model; their pictures and masks are there")
 
 
 def _write_undistorted(source: Processed, dest: Path) -> list[str]:

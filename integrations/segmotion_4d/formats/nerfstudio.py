@@ -44,7 +44,7 @@ def _write(source: Processed, dest: Path) -> list[str]:
     for file in (path, source.out / "sparse_pc.ply", *sorted(source.model_path.glob("*.bin"))):
         if file.is_file():
             link(file, dest / file.relative_to(source.out))
-    return []
+    return source.notes_on_poses("are not in transforms.json; their pictures and masks are there")
 
 
 FORMAT = Format("nerfstudio", "nerfstudio-data dataparser", "keep: 255 = static, 0 = moving", ("masks", "poses"), _write)
