@@ -29,13 +29,13 @@ class FoundationPlan(Plan):
 
     def track(self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console) -> Tracks:
         """Track points. Where the graph cut makes the masks, the flow it needs is left as by the embedded tracker."""
-        if self.tracker == "dis" or self.masks == "graph-cut":
-            embedded = super().track(clip, space, settings, console)
-            if self.tracker == "dis":
-                return embedded
+        if self.tracker == "dis":
+            return super().track(clip, space, settings, console)
         from segmotion_plugin.trackers.base import track_clip
 
         model = LOADERS[self.tracker].load(settings, self.device)
+        if self.masks == "graph-cut":
+            super().track(clip, space, settings, console)
         with console.bar("tracks", len(clip)) as update:
             tracks = track_clip(model, FrameRange(clip), clip.shots, seed=settings.seed, progress=update)
         store = RawStore(space.work / "visibility.raw", (max(1, len(tracks.visibility_flat)),), np.float16)

@@ -18,11 +18,13 @@ class Loader:
         load: makes it from the settings and the name of the device.
         weights: entries of the catalogue that it needs.
         packages: importable names that it needs.
+        check: raises SegmotionError for settings that cannot work, before anything is loaded.
     """
 
     load: Callable[[MaskSettings, str], Any]
     weights: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    check: Callable[[MaskSettings], object] | None = None
 
 
 def _cotracker(online: bool) -> Callable[[MaskSettings, str], Any]:
@@ -40,6 +42,18 @@ def _bootstapir(settings: MaskSettings, device: str) -> Any:
 
     source, weights = settings.tracker_source, option(settings, "tracker_weights")
     return BootsTAPIR.load(source=source, weights=weights, weights_dir=settings.weights_dir, device=device)
+
+
+def _check_cotracker(settings: MaskSettings) -> object:
+    from segmotion_plugin.trackers.cotracker import checkout
+
+    return None if settings.tracker_source is None else checkout(settings.tracker_source)
+
+
+def _check_bootstapir(settings: MaskSettings) -> object:
+    from segmotion_plugin.trackers.bootstapir import checkout
+
+    return checkout(settings.tracker_source)
 
 
 def _depth(name: str) -> Callable[[MaskSettings, str], Any]:
@@ -87,9 +101,9 @@ def _sam2_transformers(settings: MaskSettings, device: str) -> Any:
 
 
 LOADERS: dict[str, Loader] = {
-    "cotracker3": Loader(_cotracker(online=False), ("cotracker3-offline",)),
-    "cotracker3-online": Loader(_cotracker(online=True), ("cotracker3-online",)),
-    "bootstapir": Loader(_bootstapir, ("bootstapir",)),
+    "cotracker3": Loader(_cotracker(online=False), ("cotracker3-offline",), check=_check_cotracker),
+    "cotracker3-online": Loader(_cotracker(online=True), ("cotracker3-online",), check=_check_cotracker),
+    "bootstapir": Loader(_bootstapir, ("bootstapir",), check=_check_bootstapir),
     "depth-anything-v2-small": Loader(_depth("depth-anything-v2-small"), ("depth-anything-v2-small",), ("transformers",)),
     "depth-anything-v2-large": Loader(_depth("depth-anything-v2-large"), ("depth-anything-v2-large",), ("transformers",)),
     "dinov2-small": Loader(_dinov2("dinov2-small"), ("dinov2-small",), ("transformers",)),

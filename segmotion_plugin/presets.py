@@ -14,7 +14,7 @@ from segmotion_plugin.foundation import FoundationPlan
 from segmotion_plugin.models import LOADERS, option
 from segmotion_plugin.plan import Plan
 from segmotion_plugin.settings import MaskSettings
-from segmotion_plugin.weights import folder_of, status
+from segmotion_plugin.weights import folder_of, load_state, status
 
 PRESETS: dict[str, dict[str, str]] = {
     "builtin": {"tracker": "dis", "depth": "none", "semantics": "efficientnet-lite0", "motion": "transformer", "masks": "graph-cut"},
@@ -106,10 +106,13 @@ def _provide(name: str, settings: MaskSettings) -> None:
     for package in loader.packages:
         if importlib.util.find_spec(package) is None:
             raise SegmotionError(f"'{name}' needs the package {package}: pip install 'segmotion-plugin[foundation]'")
-    weights = loader.weights
+    weights, own = loader.weights, option(settings, "tracker_weights")
     if name == "sam2":
         weights = tuple(f"sam2.1-{option(settings, 'sam2_size') or 'large'}" for _ in weights)
-    if option(settings, "tracker_weights") is not None and name in ("cotracker3", "cotracker3-online", "bootstapir"):
+    if loader.check is not None:
+        loader.check(settings)
+    if own is not None and name in ("cotracker3", "cotracker3-online", "bootstapir"):
+        load_state(own)  # says what is wrong with it
         weights = ()
     for entry in weights:
         folder_of(entry, settings.weights_dir)

@@ -11,6 +11,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,7 +260,9 @@ def load_state(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # about a pickle protocol: what is wrong with the file is told below
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             raise SegmotionError(
@@ -295,7 +298,8 @@ def load_into(model: object, path: str | Path, what: str, key: str | None = None
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+    """The first sentence of what a library says."""
+    return " ".join(str(error).split()).split(". ")[0][:160]
 
 
 def _offline() -> bool:

@@ -178,6 +178,14 @@ def test_what_is_missing_is_told_before_anything_runs(tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(SegmotionError, match="scaled_offline.pth"):
         presets.resolve(MaskSettings(preset="builtin", tracker="cotracker3", device="cpu"))
+    with pytest.raises(SegmotionError, match="there is no hubconf.py"):
+        presets.resolve(MaskSettings(preset="builtin", tracker="cotracker3", tracker_source=tmp_path, device="cpu"))
+    with pytest.raises(SegmotionError, match="git clone https://github.com/google-deepmind/tapnet"):
+        presets.resolve(MaskSettings(preset="seganymo", device="cpu"))
+    torch.save({"model": {"x": torch.zeros(2)}}, tmp_path / "half.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "half.pth").read_bytes()[:300])
+    with pytest.raises(SegmotionError, match="half.pth: not a file of weights, or damaged"):
+        presets.resolve(MaskSettings(preset="builtin", tracker="cotracker3", tracker_weights=tmp_path / "half.pth", device="cpu"))
     lacking = presets.missing("foundation", MaskSettings())
     assert {"weights cotracker3-offline", "weights sam2.1-large", "code of CoTracker3"} <= set(lacking)
     monkeypatch.setitem(models.LOADERS, "sam2", Loader(lambda settings, device: None, (), ("a_package_nobody_has",)))

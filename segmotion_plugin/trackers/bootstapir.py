@@ -99,11 +99,11 @@ class BootsTAPIR:
         return PointTracks(xy, visible, visibility, np.where(settled, confidence, np.float32(0)))
 
 
-def build_model(source: str | Path | None) -> Any:
-    """The network of a tapnet checkout, with random weights.
+def checkout(source: str | Path | None) -> Path:
+    """The folder of a local checkout of tapnet.
 
     Raises:
-        SegmotionError: no such checkout, or a package it needs is missing.
+        SegmotionError: none was given, or it is none.
     """
     clone = "git clone https://github.com/google-deepmind/tapnet (Apache-2.0)"
     if source is None:
@@ -111,6 +111,16 @@ def build_model(source: str | Path | None) -> Any:
     folder = Path(source)
     if not (folder / "tapnet" / "torch" / "tapir_model.py").is_file():
         raise SegmotionError(f"{folder}: no checkout of tapnet (there is no tapnet/torch/tapir_model.py); {clone}")
+    return folder
+
+
+def build_model(source: str | Path | None) -> Any:
+    """The network of a tapnet checkout, with random weights.
+
+    Raises:
+        SegmotionError: no such checkout, or a package it needs is missing.
+    """
+    folder = checkout(source)
     sys.path.insert(0, str(folder))
     try:
         return importlib.import_module("tapnet.torch.tapir_model").TAPIR(pyramid_level=1)

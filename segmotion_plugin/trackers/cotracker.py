@@ -156,6 +156,18 @@ def cached_code(hub: str | Path) -> Path:
     return Path(hub) / f"{REPOSITORY.replace('/', '_')}_{COMMIT}"
 
 
+def checkout(source: str | Path) -> Path:
+    """The folder of a local checkout.
+
+    Raises:
+        SegmotionError: it is none.
+    """
+    folder = Path(source)
+    if not (folder / "hubconf.py").is_file():
+        raise SegmotionError(f"{folder}: no checkout of {REPOSITORY} (there is no hubconf.py); give its top folder (--tracker-source)")
+    return folder
+
+
 def build_predictor(online: bool = False, source: str | Path | None = None) -> Any:
     """The repository's predictor with random weights.
 
@@ -166,12 +178,7 @@ def build_predictor(online: bool = False, source: str | Path | None = None) -> A
 
     entry = "cotracker3_online" if online else "cotracker3_offline"
     if source is not None:
-        folder = Path(source)
-        if not (folder / "hubconf.py").is_file():
-            raise SegmotionError(
-                f"{folder}: no checkout of {REPOSITORY} (there is no hubconf.py); give its top folder (--tracker-source)"
-            )
-        return torch.hub.load(str(folder), entry, source="local", pretrained=False)
+        return torch.hub.load(str(checkout(source)), entry, source="local", pretrained=False)
     try:
         from cotracker import predictor as installed  # type: ignore[import-not-found]
     except ImportError:
