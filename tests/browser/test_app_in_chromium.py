@@ -13,9 +13,6 @@ from support_viewer import FRAMES, processed
 from segmotion_plugin.viewer.app import ViewerApp
 from segmotion_plugin.viewer.scene import load_scene
 
-# WebGL in software takes minutes on a busy machine: run with `pytest -m long tests/browser`.
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewerApp]:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from browsing import browser, count, leftmost, until
 from support_panel import GradientPipeline, open_viewer
 from support_viewer import FRAMES, processed
-
-# WebGL in software takes minutes on a busy machine: run with `pytest -m long tests/browser`.
-pytestmark = pytest.mark.long
 
 
 def test_timeline_and_switches_in_nerfstudios_viewer(tmp_path: Path) -> None:
