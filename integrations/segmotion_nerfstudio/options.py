@@ -37,6 +37,10 @@ class MotionMaskOptions:
     """auto, cpu or cuda."""
     motion_mask_weights_dir: Path | None = None
     """Folder with weight files placed by hand."""
+    motion_mask_tracker_source: Path | None = None
+    """Local checkout of the tracker's repository, where the preset needs one (seganymo: google-deepmind/tapnet)."""
+    motion_mask_tracker_weights: Path | None = None
+    """Weight file of the tracker."""
     motion_mask_seed: int = 0
     """Seed of everything random in the motion masks."""
     motion_mask_overwrite: bool = False
@@ -54,6 +58,8 @@ class MotionMaskOptions:
             unordered=unordered,
             device=self.motion_mask_device,
             weights_dir=self.motion_mask_weights_dir,
+            tracker_source=self.motion_mask_tracker_source,
+            tracker_weights=self.motion_mask_tracker_weights,
             seed=self.motion_mask_seed,
         )
         try:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nerfstudio.scripts import process_data as stock
 from segmotion_nerfstudio import process_data
+from segmotion_nerfstudio.options import MotionMaskOptions
 from segmotion_nerfstudio.process_data import MotionImages, MotionVideo
 from support_processed import write_processed
 
@@ -187,6 +188,16 @@ def test_what_cannot_be_is_refused_before_anything_is_written(video, tmp_path, o
     with pytest.raises(SegmotionError, match=word):
         MotionVideo(video, tmp_path / "out", motion_mask=True, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_flag_reaches_the_setting_of_its_name(tmp_path):
+    given = {
+        "preset": "seganymo", "sensitivity": 0.7, "dilate": 2.0, "device": "cpu", "weights_dir": tmp_path,
+        "tracker_source": tmp_path / "tapnet", "tracker_weights": tmp_path / "w.pt", "seed": 4,
+    }  # fmt: skip
+    options = MotionMaskOptions(**{f"motion_mask_{name}": value for name, value in given.items()})
+    settings = options.mask_settings(target_frames=9)
+    assert {name: getattr(settings, name) for name in given} == given and settings.target_frames == 9
 
 
 def test_masks_of_the_user_are_not_replaced_unless_told(photos, tmp_path):
