@@ -78,7 +78,8 @@ class FoundationPlan(Plan):
                     progress=lambda share: update(round(100 * share)),
                 )
         dynamic = motion.probability >= classifier.THRESHOLD
-        motion.object_id = group(tracks, dynamic, clip.shots, radius=0.04 * max(clip.work_size))
+        radius = 0.04 * max(clip.work_size)
+        motion.object_id = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described)
         return motion
 
     def _disparity(

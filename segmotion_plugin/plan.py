@@ -87,18 +87,20 @@ class Plan:
         from segmotion_plugin.motion import classifier
 
         judge = classifier.classify_geometric if self.motion == "geometric" else classifier.classify
+        described = features_of_tracks(tracks, features, clip.work_size)
         with console.bar("motion", 100, "%") as update:
             motion = judge(
                 tracks,
                 clip.work_size,
-                features=features_of_tracks(tracks, features, clip.work_size),
+                features=described,
                 sensitivity=settings.sensitivity,
                 seed=settings.seed,
                 device=self.device,
                 progress=lambda share: update(round(100 * share)),
             )
         dynamic = motion.probability >= classifier.THRESHOLD
-        motion.object_id = group(tracks, dynamic, clip.shots, radius=0.04 * max(clip.work_size))
+        radius = 0.04 * max(clip.work_size)
+        motion.object_id = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described)
         return motion
 
     def segment(

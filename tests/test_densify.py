@@ -84,7 +84,7 @@ def test_movers_far_from_each_other_are_different_objects(apart: bool) -> None:
     start = np.concatenate([rng.uniform(0, 20, (30, 2)), rng.uniform(0, 20, (30, 2)) + (200 if apart else 5)])
     xy = start[:, None] + np.arange(frames)[None, :, None] * np.array([3.0, 0.0])
     tracks = Tracks.from_dense(xy.astype(np.float32), np.ones((60, frames), bool))
-    object_id = group(tracks, np.ones(60, bool), [(0, frames)], radius=15.0)
+    object_id = group(tracks, np.ones(60, bool), [(0, frames)], radius=15.0, size=(320, 180))
     assert len(set(object_id.tolist())) == (2 if apart else 1)
     assert (object_id > 0).all()
 
@@ -98,7 +98,50 @@ def test_touching_movers_of_different_motion_are_different_objects() -> None:
     speed = np.concatenate([np.tile([2.0, 0.0], (150, 1)), np.tile([0.0, 2.0], (150, 1))])
     xy = np.concatenate([left, right])[:, None] + np.arange(frames)[None, :, None] * speed[:, None]
     tracks = Tracks.from_dense(xy.astype(np.float32), np.ones((300, frames), bool))
-    object_id = group(tracks, np.ones(300, bool), [(0, frames)], radius=10.0)
+    object_id = group(tracks, np.ones(300, bool), [(0, frames)], radius=14.0, size=(320, 180))
     first, second = np.bincount(object_id[:150]).argmax(), np.bincount(object_id[150:]).argmax()
     assert first != second
     assert (object_id[:150] == first).mean() > 0.9 and (object_id[150:] == second).mean() > 0.9
+
+
+def _group(xy: np.ndarray, visible: np.ndarray | None = None) -> np.ndarray:
+    """Objects of N×T×2 moving tracks beside static ones."""
+    from segmotion_plugin.densify.objects import group
+
+    frames = xy.shape[1]
+    still = np.stack(np.meshgrid(np.arange(10, 320, 25.0), np.arange(10, 180, 25.0)), axis=-1).reshape(-1, 1, 2)
+    everything = np.concatenate([xy, np.repeat(still, frames, axis=1)]).astype(np.float32)
+    seen = np.ones(everything.shape[:2], bool)
+    if visible is not None:
+        seen[: len(xy)] = visible
+    moving = np.arange(len(everything)) < len(xy)
+    return group(Tracks.from_dense(everything, seen), moving, [(0, frames)], radius=14.0, size=(320, 180))[: len(xy)]
+
+
+def _block(x: float, y: float, columns: int = 8, rows: int = 8) -> np.ndarray:
+    return np.stack(np.meshgrid(x + 4.0 * np.arange(columns), y + 4.0 * np.arange(rows)), axis=-1).reshape(-1, 2)
+
+
+def test_a_swinging_limb_stays_with_its_body() -> None:
+    time = np.arange(24)[None, :, None]
+    body = _block(60, 40)[:, None] + time * np.array([4.0, 0.0])
+    leg = _block(72, 72, 3, 6)[:, None] + time * np.array([4.0, 0.0]) + 9.0 * np.sin(time * 0.9) * np.array([1.0, 0.0])
+    assert np.unique(_group(np.concatenate([body, leg]))).tolist() == [1]
+
+
+def test_what_hides_and_comes_back_is_the_same_object() -> None:
+    time = np.arange(30)[None, :, None]
+    path = _block(30, 60)[:, None] + time * np.array([5.0, 0.0])
+    before = np.repeat((np.arange(30) < 12)[None], len(path), axis=0)
+    after = np.repeat((np.arange(30) > 16)[None], len(path), axis=0)
+    found = _group(np.concatenate([path, path]), np.concatenate([before, after]))
+    assert np.unique(found).tolist() == [1]
+
+
+def test_things_that_touch_for_a_while_and_part_are_two() -> None:
+    time = np.arange(30)[None, :, None]
+    one = _block(40, 50)[:, None] + time * np.array([4.0, 0.0])
+    other = _block(160, 82)[:, None] - time * np.array([4.0, 0.0])
+    found = _group(np.concatenate([one, other]))
+    first, second = np.bincount(found[:64]).argmax(), np.bincount(found[64:]).argmax()
+    assert first != second and (found[:64] == first).mean() > 0.95 and (found[64:] == second).mean() > 0.95

@@ -13,13 +13,16 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from segmotion_plugin.densify.fragments import join, patches
 from segmotion_plugin.tracks import Tracks
 
 _STRIDE = 3  # frames over which displacements are compared
 _EVERY = 2  # frames between two looks at who is next to whom
 _LEAST = 1.5  # pixels of difference over the stride that are always allowed
 _RELATIVE = 0.15  # and this share of the displacement
-_CORE = 0.75  # share of a core track's neighbours that move alike
+_LINK = 0.55  # share of the radius over which tracks are one patch
+_PARTED = 0.15  # share of common frames in different patches beyond which two tracks are not of one thing
+_CORE = 0.6  # share of a core track's neighbours that move alike
 
 
 def group(
@@ -28,7 +31,9 @@ def group(
     shots: list[tuple[int, int]],
     *,
     radius: float,
-    min_share: float = 0.01,
+    size: tuple[int, int],
+    features: np.ndarray | None = None,
+    min_share: float = 0.02,
 ) -> np.ndarray:
     """Object ids of tracks: dynamic tracks that run close to each other and move alike are one object.
 
@@ -37,6 +42,8 @@ def group(
         dynamic: N bool, tracks that move.
         shots: frame ranges that no object crosses.
         radius: pixels within which tracks are neighbours.
+        size: (width, height) that the tracks are measured in.
+        features: N×C features of the tracks (NaN = unknown); they tell whether what comes back is what went away.
         min_share: an object with a smaller share of the dynamic observations joins the larger one it touches most.
 
     Returns:
@@ -46,20 +53,27 @@ def group(
     object_id = np.zeros(len(tracks), np.int32)
     if not len(ids):
         return object_id
+    patch = patches(tracks, ids, _LINK * radius)
     near, unlike = _neighbours(tracks, ids, shots, radius)
     alike = near.copy()
     alike.data = (unlike.data <= near.data).astype(np.float64)  # mean of difference over tolerance at most 1
+    parted = coo_matrix(near)
+    alike.data[_parted(tracks, ids, patch, parted.row, parted.col)] = 0
     alike.eliminate_zeros()
     degree = np.diff(near.indptr)
-    core = np.diff(alike.indptr) >= _CORE * degree
+    core = (np.diff(alike.indptr) >= _CORE * degree) & (degree > 0)
     picked = alike[core][:, core]
     _, component = connected_components(picked, directed=False)
     label = np.full(len(ids), -1)
     label[core] = component
-    size = tracks.length[ids].astype(np.float64)
-    label = _adopt(label, alike if alike.nnz else near, near)
-    label = _absorb(label, size, near, min_share * size.sum())
-    amount = np.bincount(label, size)
+    weight = tracks.length[ids].astype(np.float64)
+    label = _adopt(label, alike)
+    label = _dropped(label, weight, 0.25 * min_share * weight.sum())
+    once = _one_hot(label)
+    label = join(tracks, ids, label, np.asarray((once.T @ near @ once).todense()), patch, size, features)
+    label = _dropped(label, weight, min_share * weight.sum())
+    label = _by_patch(tracks, ids, label, patch)
+    amount = np.bincount(label, weight)
     rank = np.zeros(len(amount), np.int32)
     order = np.argsort(-amount, kind="stable")
     order = order[amount[order] > 0]
@@ -97,7 +111,7 @@ def _neighbours(
             tolerance = _LEAST + _RELATIVE * np.maximum(np.linalg.norm(step[i], axis=1), np.linalg.norm(step[j], axis=1))
             first.append(owner[i])
             second.append(owner[j])
-            ratio.append(np.linalg.norm(step[i] - step[j], axis=1) / tolerance)
+            ratio.append((np.linalg.norm(step[i] - step[j], axis=1) / tolerance) ** 4)
     n = len(ids)
     if not first:
         return csr_matrix((n, n)), csr_matrix((n, n))
@@ -110,10 +124,27 @@ def _neighbours(
     return near, unlike
 
 
-def _adopt(label: np.ndarray, alike: csr_matrix, near: csr_matrix) -> np.ndarray:
-    """Tracks without a label take the commonest one of neighbours that move alike, else of all neighbours, else one of their own."""
+def _parted(tracks: Tracks, ids: np.ndarray, patch: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """P bool: pairs of tracks that lie in different patches in more than a few of the frames in which both are seen in one."""
+    out = np.zeros(len(first), bool)
+    for begin in range(0, len(first), 100_000):
+        a, b = ids[first[begin : begin + 100_000]], ids[second[begin : begin + 100_000]]
+        start = np.maximum(tracks.first[a], tracks.first[b])
+        length = np.maximum(np.minimum(tracks.first[a] + tracks.length[a], tracks.first[b] + tracks.length[b]) - start, 0)
+        pair = np.repeat(np.arange(len(a)), length)
+        frame = start[pair] + np.arange(len(pair)) - np.repeat(np.cumsum(length) - length, length)
+        here = patch[tracks.offset[a[pair]] + frame - tracks.first[a[pair]]]
+        there = patch[tracks.offset[b[pair]] + frame - tracks.first[b[pair]]]
+        known = (here >= 0) & (there >= 0)
+        total = np.bincount(pair, known, minlength=len(a))
+        out[begin : begin + len(a)] = np.bincount(pair, known & (here != there), minlength=len(a)) > _PARTED * total
+    return out
+
+
+def _adopt(label: np.ndarray, alike: csr_matrix) -> np.ndarray:
+    """Tracks without a label take the commonest one of neighbours that move alike."""
     label = label.copy()
-    for graph in (alike, alike, near, near):
+    for graph in (alike, alike):
         if (label >= 0).all() or label.max() < 0:
             break
         votes = graph @ _one_hot(label)
@@ -121,25 +152,44 @@ def _adopt(label: np.ndarray, alike: csr_matrix, near: csr_matrix) -> np.ndarray
         voted = np.asarray(votes.max(axis=1).todense()).ravel() > 0
         take = (label < 0) & voted
         label[take] = best[take]
-    alone = np.flatnonzero(label < 0)
-    if len(alone):
-        _, component = connected_components(near[alone][:, alone], directed=False)
-        label[alone] = label.max() + 1 + component
     return label
 
 
-def _absorb(label: np.ndarray, size: np.ndarray, near: csr_matrix, least: float) -> np.ndarray:
-    """Objects smaller than `least` join the larger one they touch most; those that touch none join the largest of all."""
-    label = label.copy()
-    while True:
-        amount = np.bincount(label, size)
-        present = np.flatnonzero(amount)
-        small = present[np.argmin(amount[present])]
-        if len(present) == 1 or amount[small] >= least:
-            return label
-        touch = np.asarray((near[label == small] @ _one_hot(label)).sum(axis=0)).ravel()
-        touch[small] = 0
-        label[label == small] = touch.argmax() if touch.any() else amount.argmax()
+def _dropped(label: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
+    """Labels 0 … K−1 of the pieces of at least `least` (the largest piece always), −1 for the others."""
+    known = label >= 0
+    if not known.any():
+        return np.zeros(len(label), int)
+    amount = np.bincount(label[known], weight[known])
+    keep = amount >= min(least, amount.max())
+    new = np.where(keep, np.cumsum(keep) - 1, -1)
+    return np.where(known, new[np.maximum(label, 0)], -1)
+
+
+def _by_patch(tracks: Tracks, ids: np.ndarray, label: np.ndarray, patch: np.ndarray) -> np.ndarray:
+    """Tracks without a label take the commonest one of the patches they lie in, else that of the nearest labelled track."""
+    owner = np.full(len(tracks), -1)
+    owner[ids] = label
+    local = np.full(len(tracks), -1)
+    local[ids] = np.arange(len(ids))
+    number = int(label.max()) + 1
+    votes, near = np.zeros((len(ids), number)), np.zeros((len(ids), number))
+    for frame in range(tracks.num_frames):
+        rows = tracks.rows_at(frame)
+        track = tracks.track_flat[rows]
+        rows, track = rows[local[track] >= 0], track[local[track] >= 0]
+        known = owner[track] >= 0
+        if known.all() or not known.any():
+            continue
+        inside = known & (patch[rows] >= 0)
+        counts = np.zeros((int(patch[rows].max(initial=0)) + 1, number))
+        np.add.at(counts, (patch[rows[inside]], owner[track[inside]]), 1)
+        asking = ~known & (patch[rows] >= 0)
+        votes[local[track[asking]]] += counts[patch[rows[asking]]]
+        _, closest = cKDTree(tracks.xy_flat[rows[known]]).query(tracks.xy_flat[rows[~known]])
+        np.add.at(near, (local[track[~known]], owner[track[known]][closest]), 1)
+    guess = np.where(votes.any(axis=1), votes.argmax(axis=1), near.argmax(axis=1))
+    return np.where(label >= 0, label, guess)
 
 
 def _one_hot(label: np.ndarray) -> csr_matrix:

@@ -18,6 +18,8 @@ MIN_PAIR_MATCHES = 15
 STILL_SHIFT = 0.002
 # COLMAP drops points whose rays meet at less than 1.5°. Where half of the rest lies just above that, noise made them.
 MIN_MEDIAN_ANGLE_DEG = 1.6
+# A model that was made with small angles on purpose (`mapping.NARROW_ANGLE_DEG`) has a smaller median.
+MIN_MEDIAN_NARROW_DEG = 0.6
 MIN_POINTS = 30
 # Share of the matched keypoints that a real model explains with points; noise and rotation alone leave few.
 MIN_EXPLAINED = 0.15
@@ -186,14 +188,21 @@ NO_MODEL = {
 }
 
 
-def weakness(model: pycolmap.Reconstruction, matches: Sequence[PairMatches], num_images: int) -> str | None:
+def least_median_angle(narrow: bool) -> float:
+    """Median triangulation angle in degrees below which a model is not kept."""
+    return MIN_MEDIAN_NARROW_DEG if narrow else MIN_MEDIAN_ANGLE_DEG
+
+
+def weakness(
+    model: pycolmap.Reconstruction, matches: Sequence[PairMatches], num_images: int, narrow: bool = False
+) -> str | None:
     """Why a model is not worth keeping, in words; None for a model that stands on enough parallax and points."""
     registered = model.num_reg_images()
     if registered < max(3, 0.1 * num_images):
         return f"only {registered} of {num_images} images could be registered"
     angle, points = triangulation_angle_deg(model), model.num_points3D()
     share = explained_share(model, matches)
-    if points < MIN_POINTS or angle < MIN_MEDIAN_ANGLE_DEG or share < MIN_EXPLAINED:
+    if points < MIN_POINTS or angle < least_median_angle(narrow) or share < MIN_EXPLAINED:
         return (
             f"the model that COLMAP found is not reliable ({points} points, median triangulation angle {angle:.1f}°, "
             f"{share:.0%} of the matched keypoints explained)"

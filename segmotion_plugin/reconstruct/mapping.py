@@ -14,9 +14,12 @@ from segmotion_plugin.reconstruct.database import quiet_colmap
 
 # Angle in degrees below which a point's rays say nothing about its depth (COLMAP's own default).
 MIN_ANGLE_DEG = 1.5
+# The same for views with little parallax, when with the angle above too few points are left to place all images by.
+NARROW_ANGLE_DEG = 0.4
 # Least median angle between the rays of the first two images. COLMAP's 16° is rare in hand-held video; with a wrong
 # focal length prior it then finds no first pair at all, after trying them all.
 INIT_ANGLE_DEG = 4.0
+NARROW_INIT_ANGLE_DEG = 2.0
 # Observations farther off than this many medians are dropped between rounds of bundle adjustment.
 OUTLIER_MEDIANS = 4.0
 
@@ -29,6 +32,7 @@ def run_mapper(
     *,
     mapper: str,
     tolerance: float,
+    narrow: bool,
     threads: int,
     seed: int,
     on_image: Callable[[], None] = lambda: None,
@@ -42,6 +46,7 @@ def run_mapper(
         scratch: folder for COLMAP's own output; emptied and removed.
         mapper: "incremental" or "global" (GLOMAP: Pan et al., "Global Structure-from-Motion Revisited", ECCV 2024).
         tolerance: inlier distance in pixels.
+        narrow: keep points with rays of a small angle, for views with little parallax.
         threads: -1 for all cores.
         seed: of RANSAC and of the mapper's random choices.
         on_image: called after every image that was registered (incremental only).
@@ -70,7 +75,11 @@ def run_mapper(
                 options.ba_global_frames_ratio = 1.4
                 options.ba_global_points_ratio = 1.4
                 options.ba_global_max_refinements = 2
-                options.mapper.init_min_tri_angle = INIT_ANGLE_DEG
+                options.mapper.init_min_tri_angle = NARROW_INIT_ANGLE_DEG if narrow else INIT_ANGLE_DEG
+                options.mapper.filter_min_tri_angle = options.triangulation.min_angle = least_angle(narrow)
+                if narrow:
+                    options.mapper.abs_pose_min_num_inliers = 15
+                    options.mapper.abs_pose_min_inlier_ratio = 0.1
                 options.mapper.init_max_error = tolerance
                 options.mapper.filter_max_reproj_error = tolerance
                 options.triangulation.merge_max_reproj_error = tolerance
@@ -110,6 +119,7 @@ def refine(
     scratch: Path,
     *,
     tolerance: float,
+    narrow: bool,
     threads: int,
     seed: int,
     retriangulate: bool = True,
@@ -123,10 +133,11 @@ def refine(
 
     Args:
         model: is changed in place by the first rounds.
+        narrow: as of `run_mapper`.
         retriangulate: False adjusts what there is.
         principal_point: adjust it as well.
     """
-    _adjust(model, tolerance, threads, principal_point, rounds=1)
+    _adjust(model, tolerance, narrow, threads, principal_point, rounds=1)
     if not retriangulate:
         return model
     options = pycolmap.IncrementalPipelineOptions()
@@ -137,8 +148,7 @@ def refine(
     options.ba_global_max_refinements = 1
     options.ba_global_max_num_iterations = 5
     options.mapper.filter_max_reproj_error = tolerance
-    options.mapper.filter_min_tri_angle = MIN_ANGLE_DEG
-    options.triangulation.min_angle = MIN_ANGLE_DEG
+    options.mapper.filter_min_tri_angle = options.triangulation.min_angle = least_angle(narrow)
     options.triangulation.merge_max_reproj_error = tolerance
     options.triangulation.complete_max_reproj_error = tolerance
     shutil.rmtree(scratch, ignore_errors=True)
@@ -149,11 +159,18 @@ def refine(
             model = pycolmap.triangulate_points(model, database, image_dir, scratch, options=options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _adjust(model, tolerance, threads, principal_point, rounds=2)
+    _adjust(model, tolerance, narrow, threads, principal_point, rounds=2)
     return model
 
 
-def _adjust(model: pycolmap.Reconstruction, tolerance: float, threads: int, principal_point: bool, rounds: int) -> None:
+def least_angle(narrow: bool) -> float:
+    """Least angle between the rays of a point, degrees."""
+    return NARROW_ANGLE_DEG if narrow else MIN_ANGLE_DEG
+
+
+def _adjust(
+    model: pycolmap.Reconstruction, tolerance: float, narrow: bool, threads: int, principal_point: bool, rounds: int
+) -> None:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_principal_point = principal_point
@@ -175,7 +192,7 @@ def _adjust(model: pycolmap.Reconstruction, tolerance: float, threads: int, prin
             pycolmap.create_default_bundle_adjuster(options, config, model).solve()
             model.update_point_3d_errors()
             limit = float(np.clip(OUTLIER_MEDIANS * median_error(model), 0.5, tolerance))
-            pycolmap.ObservationManager(model).filter_all_points3D(limit, MIN_ANGLE_DEG)
+            pycolmap.ObservationManager(model).filter_all_points3D(limit, least_angle(narrow))
             model.update_point_3d_errors()
 
 

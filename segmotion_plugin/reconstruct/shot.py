@@ -65,6 +65,7 @@ class Candidate:
     prior_focal: float
     known_focal: bool
     seed: int
+    narrow: bool = False
     registered: int = 0
     focal: float = 0.0
     epipolar_error: float | None = None
@@ -109,6 +110,7 @@ class Shot:
         self.tolerance = db.pixel_tolerance(*size)
         self.matches = judge.read_matches(database, names)
         self.outcome = ShotResult("none", "", len(names))
+        self.narrow = False
         self.models: list[pycolmap.Reconstruction | None] = []
         self.cameras: list[Cameras | None] = []
 
@@ -124,6 +126,11 @@ class Shot:
             return outcome
         for run, (focal, known) in enumerate(self._priors()[: self.options.max_runs]):
             outcome.candidates.append(self._run(run, focal, known))
+            found_some = self.models[0] is not None or view != "flat"
+            if run == 0 and found_some and outcome.candidates[0].registered < 0.95 * len(self.names):
+                # Too little parallax may be why images are missing: keep points of small angles from here on.
+                self.narrow = True
+                outcome.candidates.append(self._run(run, focal, known))
             best, outcome.agreement = self._best()
             if best >= 0 and self._settled(outcome.candidates[best], known):
                 break
@@ -135,7 +142,7 @@ class Shot:
             return outcome
         model = self.models[best]
         assert model is not None
-        weak = judge.weakness(model, self.matches, len(self.names))
+        weak = judge.weakness(model, self.matches, len(self.names), outcome.candidates[best].narrow)
         if weak is not None:
             outcome.reason = f"{weak}; {outcome.reason}"
             return outcome
@@ -154,7 +161,7 @@ class Shot:
 
     def _run(self, run: int, focal: float, known: bool) -> Candidate:
         options, began = self.options, time.perf_counter()
-        candidate = Candidate(round(focal, 3), known, options.seed + run)
+        candidate = Candidate(round(focal, 3), known, options.seed + run, self.narrow)
         db.set_prior_focal(self.database, focal, known)
         done = 0
 
@@ -171,6 +178,7 @@ class Shot:
             self.scratch,
             mapper=options.mapper,
             tolerance=self.tolerance,
+            narrow=self.narrow,
             threads=options.threads,
             seed=candidate.seed,
             on_image=registered,
@@ -183,6 +191,7 @@ class Shot:
                 self.image_dir,
                 self.scratch,
                 tolerance=self.tolerance,
+                narrow=self.narrow,
                 threads=options.threads,
                 seed=options.seed,
             )
@@ -225,14 +234,14 @@ class Shot:
         if self.outcome.agreement is not None and self.outcome.agreement < SAME_PATH:
             return True
         enough = known or len(self.names) > SECOND_OPINION_UP_TO
-        return enough and len(self.outcome.candidates) == 1 and not self._doubtful(best)
+        return enough and len(self.outcome.candidates) <= 1 + self.narrow and not self._doubtful(best)
 
     def _doubtful(self, candidate: Candidate) -> bool:
         low, high = judge.PLAUSIBLE_FOCAL
         return (
             candidate.registered < 0.95 * len(self.names)
             or not low <= candidate.focal / self.longer_side <= high
-            or candidate.angle_deg < judge.MIN_MEDIAN_ANGLE_DEG
+            or candidate.angle_deg < judge.least_median_angle(candidate.narrow)
             or self._error(candidate) > 0.5 * self.tolerance
         )
 
@@ -245,6 +254,7 @@ class Shot:
             self.image_dir,
             self.scratch,
             tolerance=self.tolerance,
+            narrow=self.outcome.candidates[self.outcome.chosen].narrow,
             threads=self.options.threads,
             seed=self.options.seed,
             retriangulate=False,
@@ -267,7 +277,8 @@ class Shot:
                 f"the focal length that was found ({candidate.focal / self.longer_side:.2f} × the longer side) is "
                 "unusual: the poses may be wrong"
             )
-        if len(outcome.candidates) > 1 and (outcome.agreement is None or outcome.agreement > 2 * SAME_PATH):
+        alike = sum(other.narrow == candidate.narrow for other in outcome.candidates)
+        if alike > 1 and (outcome.agreement is None or outcome.agreement > 2 * SAME_PATH):
             gap = (
                 "" if outcome.agreement is None else f" (the nearest two differ by {outcome.agreement:.1%} of the path)"
             )
