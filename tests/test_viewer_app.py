@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -116,6 +117,42 @@ def test_a_still_image_is_drawn_for_a_client_that_cannot_render(app: ViewerApp) 
 
     picture = cv2.imdecode(np.frombuffer(app.still(Client(), 120), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (120, 180, 3) and picture.std() > 1
+
+
+def test_worlds_of_any_scale_are_shown_at_the_browsers(out: Path) -> None:
+    scene = load_scene(out)
+    assert scene.cameras is not None and scene.tracks is not None
+    factor, shift = 500.0, np.array([3e3, -2e3, 5e3])
+    scene.points = (factor * scene.points + shift).astype(np.float32)
+    scene.tracks.xyz[:] = factor * scene.tracks.xyz + shift
+    rotation = scene.cameras.cam_from_world[:, :, :3]
+    scene.cameras.cam_from_world[:, :, 3] = factor * scene.cameras.cam_from_world[:, :, 3] - rotation @ shift
+    viewer = ViewerApp(scene, port=18250, thumbnails=False)
+    try:
+        drawing = viewer.drawing
+        assert drawing is not None and drawing.extent == pytest.approx(10)
+        assert np.abs(drawing.positions(5)).max() < 30 and np.abs(drawing.camera_pose(5)[1]).max() < 10
+        # A client at a camera sees, off screen, what that camera sees.
+        wxyz, position = drawing.camera_pose(5)
+        view = viewer._view_of(SimpleNamespace(wxyz=wxyz, position=position, fov=0.9), 160, 96)
+        assert np.allclose(view.pose[:, :3], rotation[5], atol=1e-6)
+        xy, depth = view.project(scene.tracks.xyz[scene.tracks.visible[:, 5], 5])
+        _, true_depth = scene.cameras.project(scene.tracks.xyz[scene.tracks.visible[:, 5], 5], 5)
+        assert np.allclose(depth, true_depth, rtol=1e-3) and len(depth) > 20
+    finally:
+        viewer.stop()
+
+
+def test_following_a_camera_clears_the_view_and_gives_it_back(app: ViewerApp) -> None:
+    drawing = app.drawing
+    assert drawing is not None
+    app._cameras.value = True
+    app._follow.value = True
+    assert until(lambda: not drawing._cameras_group.visible and not drawing._current.visible)
+    app.goto((app.frame + 1) % FRAMES)
+    assert until(lambda: not app._picture_due.is_set()) and not drawing._current.visible
+    app._follow.value = False
+    assert until(lambda: drawing._cameras_group.visible and drawing._current.visible)
 
 
 def test_the_app_without_poses_shows_pictures(tmp_path: Path) -> None:

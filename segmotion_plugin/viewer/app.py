@@ -14,10 +14,13 @@ import cv2
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, TrackDrawing
+from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, Similarity, TrackDrawing
 from segmotion_plugin.viewer.scene import Scene
 from segmotion_plugin.viewer.snapshot import View, overlook, render
 
+# Median distance from the cameras to the scene as the browser has it. Reconstructions have any scale; viser cuts off what lies beyond
+# 1000 units, and controls and axes are made for scenes of a few.
+_EXTENT = 10.0
 # New nodes per message batch: each takes viser up to a millisecond, and a step of the timeline must not wait for a long tail.
 _MOST_NEW = 10
 
@@ -50,6 +53,7 @@ class ViewerApp:
         self._picture_due = threading.Event()
         self.frame = -1
         self.drawing: TrackDrawing | None = None
+        self._similarity = _comfortable(scene)
         self._threads: list[threading.Thread] = []
         try:
             self._start(thumbnails)
@@ -61,7 +65,7 @@ class ViewerApp:
         scene = self.scene
         if scene.cameras is not None:
             self.server.scene.set_up_direction(np.asarray(scene.up, np.float64))
-            self.drawing = TrackDrawing(self.server.scene, scene, atomic=self.server.atomic)
+            self.drawing = TrackDrawing(self.server.scene, scene, similarity=self._similarity, atomic=self.server.atomic)
         self._add_controls()
         self.server.on_client_connect(self._welcome)
         self.goto(0)
@@ -172,7 +176,7 @@ class ViewerApp:
         self._follow.on_update(lambda _: self._start_following())
         if drawing is not None:
             self._background.on_update(lambda _: self._locked(drawing.show_points, bool(self._background.value)))
-            self._cameras.on_update(lambda _: self._locked(drawing.show_cameras, bool(self._cameras.value)))
+            self._cameras.on_update(lambda _: self._show_cameras())
         still.on_click(self._send_still)
 
     def _locked(self, call: Any, *arguments: Any) -> None:
@@ -198,6 +202,14 @@ class ViewerApp:
         if self._follow.value:
             for client in self.server.get_clients().values():
                 self._put_camera(client)
+        self._show_cameras()
+
+    def _show_cameras(self) -> None:
+        """Cameras as switched; none while following one: its own and its neighbours' pictures would stand in the way."""
+        following = bool(self._follow.value)
+        if self.drawing is not None:
+            self._locked(self.drawing.show_cameras, bool(self._cameras.value) and not following)
+            self._locked(self.drawing.show_current, not following)
 
     def _on(self) -> set[int]:
         """Ids of the objects that are switched on."""
@@ -223,8 +235,8 @@ class ViewerApp:
         eye = -rotation.T @ offset
         with client.atomic():
             client.camera.up_direction = tuple(float(v) for v in self.scene.up)
-            client.camera.position = eye
-            client.camera.look_at = eye + self.scene.extent * rotation[2]
+            client.camera.position = self._similarity(eye)
+            client.camera.look_at = self._similarity(eye + self.scene.extent * rotation[2])
             client.camera.fov = 2 * np.arctan2(view.height / 2, view.focal)
 
     def _put_camera(self, client: Any) -> None:
@@ -242,7 +254,8 @@ class ViewerApp:
 
         w, x, y, z = (float(v) for v in camera.wxyz)
         rotation = Rotation.from_quat([x, y, z, w]).as_matrix().T
-        pose = np.concatenate([rotation, -(rotation @ np.asarray(camera.position))[:, None]], axis=1)
+        position = self._similarity.inverse()(np.asarray(camera.position)).astype(np.float64)
+        pose = np.concatenate([rotation, -(rotation @ position)[:, None]], axis=1)
         return View(pose, 0.5 * height / np.tan(float(camera.fov) / 2), width, height)
 
     def _send_still(self, event: Any) -> None:
@@ -302,3 +315,11 @@ class ViewerApp:
                     return
                 with self._lock:
                     self.drawing.add_thumbnail(k)
+
+
+def _comfortable(scene: Scene) -> Similarity:
+    """To a world of `_EXTENT` around the cameras."""
+    if scene.cameras is None:
+        return Similarity.identity()
+    scale = _EXTENT / max(scene.extent, 1e-9)
+    return Similarity(scale, np.eye(3), -scale * np.median(scene.cameras.centers(), axis=0))

@@ -37,6 +37,11 @@ class Similarity:
         """Leaves points where they are."""
         return cls(1.0, np.eye(3), np.zeros(3))
 
+    def inverse(self) -> Similarity:
+        """From the viewer's world back to that of the reconstruction."""
+        back = self.rotation.T
+        return Similarity(1.0 / self.scale, back, -(back @ self.translation) / self.scale)
+
     def __call__(self, xyz: np.ndarray) -> np.ndarray:
         """Transform …×3 points."""
         return (self.scale * (np.asarray(xyz, np.float64) @ self.rotation.T) + self.translation).astype(np.float32)
