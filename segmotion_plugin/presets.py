@@ -35,6 +35,8 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """Models of each preset, stage by stage."""
 
+_TRACKERS = ("cotracker3", "cotracker3-online", "bootstapir")
+
 
 def resolve(settings: MaskSettings) -> Plan:
     """The plan of a run: stages named one by one come first, then those of the preset.
@@ -81,7 +83,7 @@ def missing(preset: str, settings: MaskSettings) -> list[str]:
     lacking = []
     for name, loader in loaders.items():
         lacking += [f"package {package}" for package in loader.packages if importlib.util.find_spec(package) is None]
-        lacking += [f"weights {weights}" for weights in loader.weights if weights not in here]
+        lacking += [f"weights {weights}" for weights in _weights(name, settings) if weights not in here]
         if name.startswith("cotracker") and not _cotracker_code(settings):
             lacking.append("code of CoTracker3")
         if name == "bootstapir" and settings.tracker_source is None:
@@ -106,13 +108,17 @@ def _provide(name: str, settings: MaskSettings) -> None:
     for package in loader.packages:
         if importlib.util.find_spec(package) is None:
             raise SegmotionError(f"'{name}' needs the package {package}: pip install 'segmotion-plugin[foundation]'")
-    weights, own = loader.weights, option(settings, "tracker_weights")
-    if name == "sam2":
-        weights = tuple(f"sam2.1-{option(settings, 'sam2_size') or 'large'}" for _ in weights)
     if loader.check is not None:
         loader.check(settings)
-    if own is not None and name in ("cotracker3", "cotracker3-online", "bootstapir"):
-        load_state(own)  # says what is wrong with it
-        weights = ()
-    for entry in weights:
+    if settings.tracker_weights is not None and name in _TRACKERS:
+        load_state(settings.tracker_weights)  # says what is wrong with it
+    for entry in _weights(name, settings):
         folder_of(entry, settings.weights_dir)
+
+
+def _weights(name: str, settings: MaskSettings) -> tuple[str, ...]:
+    """Entries of the catalogue that a model needs: of the size asked for, and none where the user gives a file."""
+    weights = LOADERS[name].weights
+    if name in _TRACKERS and settings.tracker_weights is not None:
+        return ()
+    return tuple(f"sam2.1-{option(settings, 'sam2_size') or 'large'}" for _ in weights) if name == "sam2" else weights

@@ -188,6 +188,8 @@ def test_what_is_missing_is_told_before_anything_runs(tmp_path: Path, monkeypatc
         presets.resolve(MaskSettings(preset="builtin", tracker="cotracker3", tracker_weights=tmp_path / "half.pth", device="cpu"))
     lacking = presets.missing("foundation", MaskSettings())
     assert {"weights cotracker3-offline", "weights sam2.1-large", "code of CoTracker3"} <= set(lacking)
+    mine = presets.missing("foundation", MaskSettings(sam2_size="tiny", tracker_weights=tmp_path / "own.pth"))
+    assert "weights sam2.1-tiny" in mine and not {"weights cotracker3-offline", "weights sam2.1-large"} & set(mine)
     monkeypatch.setitem(models.LOADERS, "sam2", Loader(lambda settings, device: None, (), ("a_package_nobody_has",)))
     with pytest.raises(SegmotionError, match="needs the package a_package_nobody_has"):
         presets.resolve(MaskSettings(preset="builtin", masks="sam2", device="cpu"))
