@@ -9,7 +9,8 @@ import pytest
 from support_viewer import FRAMES, RecordingScene, processed
 
 from segmotion_plugin.tracks import load_tracks
-from segmotion_plugin.viewer.drawing import Similarity, TrackDrawing, quaternion, ribbons
+from segmotion_plugin.viewer.drawing import TrackDrawing
+from segmotion_plugin.viewer.geometry import Similarity, quaternion, ribbons
 from segmotion_plugin.viewer.scene import Scene, load_scene
 
 

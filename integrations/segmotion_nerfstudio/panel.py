@@ -16,7 +16,8 @@ from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl, Vie
 from torch import nn
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.viewer.drawing import Similarity, TrackDrawing
+from segmotion_plugin.viewer.drawing import TrackDrawing
+from segmotion_plugin.viewer.geometry import Similarity
 from segmotion_plugin.viewer.scene import Scene, load_scene
 
 # New nodes per batch: a step of the timeline does not wait for long tails, see `TrackDrawing.set_frame`.

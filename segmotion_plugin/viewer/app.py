@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, Similarity, TrackDrawing
+from segmotion_plugin.viewer.drawing import CURRENT, THUMBNAIL, TrackDrawing
+from segmotion_plugin.viewer.geometry import Similarity
 from segmotion_plugin.viewer.scene import Scene
 from segmotion_plugin.viewer.snapshot import View, overlook, render
 
