@@ -56,6 +56,16 @@ def test_missing_depth_alone_is_named_alone(posed, tmp_path):
     assert "poses" not in str(error.value)
 
 
+def test_disparity_without_depth_asks_for_the_reconstruction_alone(tmp_path):
+    write_processed(tmp_path / "clip", *truth("plain"), poses=False)
+    folder = tmp_path / "clip" / "motion" / "disparity"
+    folder.mkdir()
+    np.save(folder / "frame_00001.npy", np.ones((4, 4), np.float16))
+    with pytest.raises(SegmotionError, match="depth model ran") as error:
+        export(tmp_path / "clip", "monst3r", tmp_path / "dest")
+    assert str(error.value).count("segmotion reconstruct") == 2 and "--preset" not in str(error.value)
+
+
 def test_masks_alone_are_enough_for_mattes_under_the_sources_own_names(bare, tmp_path):
     clip, _ = truth("plain")
     export(bare, "mattes", tmp_path / "mattes")

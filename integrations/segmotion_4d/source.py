@@ -128,6 +128,8 @@ class Processed:
                     f"depth of {lacking} of {len(wanted)} images (too few static points there to bring the depth model to scale): "
                     f"make more with 'segmotion reconstruct {self.out}'"
                 )
+            if lacking and any((motion / "disparity").glob("*.npy")):
+                return f"depth (a depth model ran, and its maps are not yet in the poses' scale): 'segmotion reconstruct {self.out}'"
             if lacking:
                 return (
                     "depth (motion/depth; the builtin preset makes none): make it with "
