@@ -50,6 +50,40 @@ class MaskSummary:
     static_certainty: float | None = None
 
 
+class _Tally:
+    """Sums up the masks of the images, one after the other."""
+
+    def __init__(self) -> None:
+        self.moving: list[float] = []
+        self.masked: list[float] = []
+        self.area: dict[int, list[float]] = {}
+
+    def add(self, labels: np.ndarray, keep: np.ndarray) -> None:
+        """H×W object ids, and the keep mask that was made of them."""
+        self.moving.append(float((labels > 0).mean()))
+        self.masked.append(float((keep == 0).mean()))
+        counts = np.bincount(labels.ravel(), minlength=1)
+        for object_id in np.flatnonzero(counts[1:]) + 1:
+            self.area.setdefault(int(object_id), []).append(float(counts[object_id]) / labels.size)
+
+    def summary(self, tracks: Tracks | None, motion: TrackMotion | None) -> MaskSummary:
+        """The figures of all images, and of the tracks where there are some."""
+        summary = MaskSummary(
+            moving_share=round(float(np.mean(self.moving)), 5),
+            masked_share=round(float(np.mean(self.masked)), 5),
+            share_by_image=[round(share, 5) for share in self.moving],
+            objects={str(k): {"images": len(v), "mean_share": round(float(np.mean(v)), 5)} for k, v in sorted(self.area.items())},
+        )
+        if tracks is not None and motion is not None:
+            summary.tracks, summary.moving_tracks = len(tracks), int((motion.object_id > 0).sum())
+            static = motion.object_id == 0
+            seen = tracks.length.astype(np.float64)
+            summary.static_share = round(float(seen[static].sum() / max(seen.sum(), 1)), 4)
+            if static.any():
+                summary.static_certainty = round(float(np.average(1 - motion.probability[static], weights=seen[static])), 4)
+        return summary
+
+
 def write_masks(
     space: Workspace,
     clip: Clip,
@@ -67,9 +101,7 @@ def write_masks(
     name_of = dict(zip(clip.selected.tolist(), clip.names, strict=True))
     radius = settings.dilation(clip.width, clip.height)
     resting = _resting(clip, tracks, motion) if settings.rest == "keep" and tracks is not None and motion is not None else {}
-    summary = MaskSummary()
-    area: dict[int, list[float]] = {}
-    masked = []
+    tally = _Tally()
     empty = np.zeros((clip.height, clip.width), np.uint8)
     everything: SoftFrames = ((f, empty, empty) for f in name_of) if frames is None else frames
     with console.bar("masks", len(clip.names)) as update:
@@ -81,23 +113,9 @@ def write_masks(
             if extra is not None:
                 keep = extra.combine(name_of[frame], keep)
             write_keep(space.out, name_of[frame], keep)
-            masked.append(float((keep == 0).mean()))
-            summary.share_by_image.append(round(float((labels > 0).mean()), 5))
-            counts = np.bincount(labels.ravel(), minlength=1)
-            for object_id in np.flatnonzero(counts[1:]) + 1:
-                area.setdefault(int(object_id), []).append(float(counts[object_id]) / labels.size)
+            tally.add(labels, keep)
             update(done)
-    summary.moving_share = round(float(np.mean(summary.share_by_image)), 5)
-    summary.masked_share = round(float(np.mean(masked)), 5)
-    summary.objects = {str(k): {"images": len(v), "mean_share": round(float(np.mean(v)), 5)} for k, v in sorted(area.items())}
-    if tracks is not None and motion is not None:
-        summary.tracks, summary.moving_tracks = len(tracks), int((motion.object_id > 0).sum())
-        static = motion.object_id == 0
-        seen = tracks.length.astype(np.float64)
-        summary.static_share = round(float(seen[static].sum() / max(seen.sum(), 1)), 4)
-        if static.any():
-            summary.static_certainty = round(float(np.average(1 - motion.probability[static], weights=seen[static])), 4)
-    return summary
+    return tally.summary(tracks, motion)
 
 
 def rewrite_keep(space: Workspace, extra_masks: Path | None, dilate: float | None) -> None:
@@ -114,32 +132,39 @@ def rewrite_keep(space: Workspace, extra_masks: Path | None, dilate: float | Non
         write_keep(space.out, name, keep if extra is None else extra.combine(name, keep))
 
 
-def draw(space: Workspace, clip: Clip, console: Console, summary: MaskSummary) -> None:
-    """Write `motion/overview.png` and `motion/overlay.mp4`."""
-    objects = MotionMasks(space.motion / "objects", clip.names)
-    picks = np.unique(np.round(np.linspace(0, len(clip.names) - 1, 8)).astype(int)).tolist()
-    sheet = [(f"{clip.names[i]}  {100 * summary.share_by_image[i]:.1f} % moves", _image(space, clip, i), objects[i]) for i in picks]
-    title = f"{len(clip.names)} images, {len(summary.objects)} moving object(s), {100 * summary.moving_share:.1f} % of the pixels move"
+def summarise(space: Workspace, names: list[str], tracks: Tracks, motion: TrackMotion) -> MaskSummary:
+    """What the masks in a folder hold, read from its files."""
+    tally = _Tally()
+    for name, labels in zip(names, MotionMasks(space.motion / "objects", names), strict=True):
+        tally.add(labels, read_grey(space.out / "masks" / f"{Path(name).stem}.png"))
+    return tally.summary(tracks, motion)
+
+
+def draw(space: Workspace, names: list[str], rate: float, console: Console, summary: MaskSummary) -> None:
+    """Write `motion/overview.png` and `motion/overlay.mp4`; `rate` is the images' number per second."""
+    objects = MotionMasks(space.motion / "objects", names)
+    picks = np.unique(np.round(np.linspace(0, len(names) - 1, 8)).astype(int)).tolist()
+    sheet = [(f"{names[i]}  {100 * summary.share_by_image[i]:.1f} % moves", _image(space, names[i]), objects[i]) for i in picks]
+    title = f"{len(names)} images, {len(summary.objects)} moving object(s), {100 * summary.moving_share:.1f} % of the pixels move"
     write_overview(space.motion / "overview.png", sheet, title)
+
+    height, width = sheet[0][1].shape[:2]
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         import cv2
 
-        scale = min(1.0, 1280 / max(clip.width, clip.height))
-        size = (round(clip.width * scale), round(clip.height * scale))
-        for i in range(len(clip.names)):
-            yield (
-                cv2.resize(_image(space, clip, i), size, interpolation=cv2.INTER_AREA),
-                cv2.resize(objects[i], size, interpolation=cv2.INTER_NEAREST),
-            )
+        scale = min(1.0, 1280 / max(width, height))
+        size = (round(width * scale), round(height * scale))
+        for name, labels in zip(names, objects, strict=True):
+            image = cv2.resize(_image(space, name), size, interpolation=cv2.INTER_AREA)
+            yield image, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
 
-    step = len(clip) / max(len(clip.names), 1)
-    with console.bar("overlay", len(clip.names)) as update:
-        write_overlay_video(space.motion / "overlay.mp4", pairs(), (clip.fps or 24.0) / step, update)
+    with console.bar("overlay", len(names)) as update:
+        write_overlay_video(space.motion / "overlay.mp4", pairs(), rate, update)
 
 
-def _image(space: Workspace, clip: Clip, index: int) -> np.ndarray:
-    return read_rgb(space.out / "images" / clip.names[index])
+def _image(space: Workspace, name: str) -> np.ndarray:
+    return read_rgb(space.out / "images" / name)
 
 
 def _resting(clip: Clip, tracks: Tracks, motion: TrackMotion) -> dict[int, list[int]]:

@@ -92,7 +92,7 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
     with meter.measure("pictures"):
         from segmotion_plugin.mask_files import draw
 
-        draw(space, clip, console, summary)
+        draw(space, clip.names, (clip.fps or 24.0) * len(clip.names) / len(clip), console, summary)
     report = _report(source, settings, plan.names(), clip, meter, summary, warnings)
     space.forget("reconstruction")
     _save_report(space, report, fresh=True)
@@ -135,10 +135,16 @@ def reconstruct(
 
         with meter.measure("keep masks"):
             rewrite_keep(space, extra_masks, dilate)
-    with meter.measure("reconstruction"):
-        result, warnings = reconstruct_folder(space, settings or ReconstructSettings(), console, unmasked=unmasked)
+    settings = settings or ReconstructSettings()
     path = space.motion / "report.json"
     report = read_json(path) if path.is_file() else {"stages": {}, "warnings": []}
+    with meter.measure("reconstruction"):
+        result, warnings = reconstruct_folder(space, settings, console, unmasked=unmasked)
+    if settings.refine and not unmasked and (space.motion / "tracks.npz").is_file():
+        from segmotion_plugin.reconstruct.refine import refine
+
+        with meter.measure("refinement"):
+            result, warnings = refine(space, settings, report, (result, warnings), console, extra_masks=extra_masks, dilate=dilate)
     report["reconstruction"] = result
     report["warnings"] = [w for w in report.get("warnings", []) if w not in report.get("reconstruction_warnings", [])] + warnings
     report["reconstruction_warnings"] = warnings

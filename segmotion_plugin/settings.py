@@ -91,12 +91,15 @@ class ReconstructSettings:
 
     mapper: Literal["incremental", "global"] = "incremental"
     """COLMAP's incremental mapper, or its global one (faster on long sequences)."""
-    camera_model: Literal["OPENCV", "SIMPLE_RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "RADIAL"] = "OPENCV"
-    """One camera of this model is shared by all images."""
+    camera_model: Literal["OPENCV", "SIMPLE_RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "RADIAL"] = "SIMPLE_RADIAL"
+    """One camera of this model is shared by all images (OPENCV for lenses with strong or uneven distortion)."""
     matching: Literal["auto", "sequential", "exhaustive"] = "auto"
     """auto: sequential for sequences, exhaustive for small or unordered sets."""
     threads: int = -1
     """Threads of COLMAP; -1 takes all cores. Results repeat exactly with 1."""
+    refine: int = 1
+    """Rounds in which what was called moving is tested against the cameras: objects that one place in the world explains are static
+    after all and unmasked, and the cameras are found again where that frees much; 0 is off."""
     downscales: int = 3
     """How many times images and masks are halved for nerfstudio (images_2, images_4, images_8)."""
 

@@ -65,9 +65,7 @@ def reconstruct_folder(
     share = result.images_registered / result.images_total
     if share < 0.8:
         warnings.append(f"only {result.images_registered} of {result.images_total} images were registered")
-    _write_dataset(out, frames, settings.downscales)
-    if (space.motion / "tracks.npz").is_file():
-        figures["tracks_3d"] = _lift(out)
+    figures["tracks_3d"] = write_dataset(out, frames, settings.downscales)
     return figures, warnings
 
 
@@ -81,12 +79,16 @@ def load_cameras(out: Path) -> Cameras | None:
     return _cameras(Path(out) / "colmap" / "sparse" / "0", [e["name"] for e in entries], [e["frame"] for e in entries])
 
 
-def cameras_with_masks(images: Path, masks: Path | None, work: Path, quiet: bool = True) -> Cameras | None:
-    """Cameras of a plain folder of images with COLMAP keep masks, or with none; None where no reconstruction is possible."""
+def cameras_with_masks(images: Path, masks: Path | None, work: Path, quiet: bool = True, max_runs: int = 4) -> Cameras | None:
+    """Cameras of a plain folder of images with COLMAP keep masks, or with none; None where no reconstruction is possible.
+
+    `max_runs` bounds the mapper's runs: 1 does what COLMAP does by itself.
+    """
     from segmotion_plugin.reconstruct import sfm
+    from segmotion_plugin.reconstruct.shot import SfmOptions
 
     with _Bars(Console(quiet)) as progress:
-        result = sfm.reconstruct(images, masks, work, progress=progress.update)
+        result = sfm.reconstruct(images, masks, work, SfmOptions(max_runs=max_runs), progress.update)
     return _cameras(work / "sparse" / "0", sfm.image_names(images)) if result.status == "ok" else None
 
 
@@ -107,16 +109,24 @@ def _groups(frames: dict[str, Any]) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-def _write_dataset(out: Path, frames: dict[str, Any], downscales: int) -> None:
+def write_dataset(out: Path, frames: dict[str, Any], downscales: int) -> dict[str, Any]:
+    """Write `transforms.json`, `sparse_pc.ply`, downscaled copies and `motion/tracks_3d.npz` of a reconstructed folder.
+
+    Args:
+        out: the folder.
+        frames: its `motion/frames.json`.
+        downscales: how many times images and masks are halved.
+
+    Returns:
+        What the lifting of the tracks says, for the report.
+    """
+    from segmotion_plugin.reconstruct.lifting import lift_folder
     from segmotion_plugin.reconstruct.nerfstudio_dataset import write
 
     times = {entry["name"]: entry["time"] for entry in frames["images"] if entry["time"] is not None}
     write(out, out / "colmap" / "sparse" / "0", times=times or None, downscales=downscales)
-
-
-def _lift(out: Path) -> dict[str, Any]:
-    from segmotion_plugin.reconstruct.lifting import lift_folder
-
+    if not (out / "motion" / "tracks.npz").is_file():
+        return {"status": "none", "reason": "the folder has no tracks"}
     try:
         return lift_folder(out)
     except SegmotionError as error:
