@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 
 
 class RawStore:
-    """A file of equally shaped arrays.
+    """A file of equally shaped arrays; threads may read it at the same time.
 
     Attributes:
         shape: of each array.
@@ -19,6 +20,7 @@ class RawStore:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: type | np.dtype) -> None:
         self.path, self.shape, self.dtype = Path(path), shape, np.dtype(dtype)
         self._bytes = int(np.prod(shape)) * self.dtype.itemsize
+        self._lock = threading.Lock()
         self._handle = open(self.path, "r+b" if self.path.exists() else "w+b")
 
     def __len__(self) -> int:
@@ -28,15 +30,17 @@ class RawStore:
     def __getitem__(self, index: int) -> np.ndarray:
         if not 0 <= index:
             raise IndexError(index)
-        self._handle.seek(index * self._bytes)
-        data = self._handle.read(self._bytes)
+        with self._lock:
+            self._handle.seek(index * self._bytes)
+            data = self._handle.read(self._bytes)
         if len(data) < self._bytes:
             raise IndexError(index)
         return np.frombuffer(data, self.dtype).reshape(self.shape)
 
     def __setitem__(self, index: int, array: np.ndarray) -> None:
-        self._handle.seek(index * self._bytes)
-        self._handle.write(np.ascontiguousarray(array, self.dtype).tobytes())
+        with self._lock:
+            self._handle.seek(index * self._bytes)
+            self._handle.write(np.ascontiguousarray(array, self.dtype).tobytes())
 
     def flush(self) -> None:
         """Push everything written to the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -111,7 +112,8 @@ class Densifier:
         self._rng = np.random.default_rng(seed)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
         self._region_of: dict[int, np.ndarray] = {}
-        self._evidence_of: dict[int, np.ndarray] = {}
+        self._evidence_of: dict[int, Future[np.ndarray]] = {}
+        self._pool = ThreadPoolExecutor(max_workers=2)
         self._samples = self._collect()
         self._model = fit_logistic(self._samples, ridge=self.options.ridge)
 
@@ -168,6 +170,7 @@ class Densifier:
 
     def _collect(self) -> Samples:
         inputs, target, weight, at = [], [], [], []
+        list(self._pool.map(self._regions, range(*self.shot)))
         for frame in range(*self.shot):
             xy, probability, trust = self._labels(frame)
             pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
@@ -215,16 +218,27 @@ class Densifier:
         sigma = self.options.reach
         return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
 
+    def _tell(self, frame: int) -> np.ndarray:
+        options, region = self.options, self._regions(frame)
+        found = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
+        return found + options.proof * (region == PROVEN) - options.against * (region == HALO)
+
     def evidence(self, frame: int) -> np.ndarray:
-        """h×w logit that a pixel moves, from what this frame tells. Asked for by its neighbours in time as well, so kept."""
-        if frame not in self._evidence_of:
-            options = self.options
-            region = self._regions(frame)
-            found = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
-            self._evidence_of[frame] = found + options.proof * (region == PROVEN) - options.against * (region == HALO)
-            for old in [f for f in self._evidence_of if abs(f - frame) > 2 * options.memory + 1]:
-                del self._evidence_of[old]
-        return self._evidence_of[frame]
+        """h×w logit that a pixel moves, from what this frame tells.
+
+        Neighbours in time ask as well, so it is kept for a while; the frames that will be asked for next are begun in another thread.
+        """
+        ahead = range(frame, min(frame + self.options.memory + 2, self.shot[1]))
+        for other in ahead:
+            if other not in self._evidence_of:
+                self._evidence_of[other] = self._pool.submit(self._tell, other)
+        for old in [f for f in self._evidence_of if abs(f - frame) > 2 * self.options.memory + 3]:
+            del self._evidence_of[old]
+        return self._evidence_of[frame].result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _remembered(self, frame: int) -> np.ndarray:
         """h×w evidence, averaged along the flow over frames before and after: what one frame misses, its neighbours know."""
@@ -325,3 +339,5 @@ def densify(
             done += 1
             if progress is not None:
                 progress(done)
+        if densifier is not None:
+            densifier.close()

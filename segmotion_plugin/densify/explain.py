@@ -8,6 +8,7 @@ background next to an object is covered by it in one of them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import cv2
@@ -188,7 +189,7 @@ def _step_to_still(image: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 class Explainer:
-    """Compares the two explanations for the frames of one shot.
+    """Compares the two explanations for the frames of one shot; threads may ask at the same time.
 
     Args:
         half: gives a frame at half size, h×w×3 uint8.
@@ -206,15 +207,20 @@ class Explainer:
     ) -> None:
         self._half, self._flow, self._at, self._shot = half, flow, at, shot
         self._images: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
 
     def image(self, frame: int) -> np.ndarray:
         """h×w×3 float32 CIELAB at 8-bit scale, a little blurred."""
-        if frame not in self._images:
-            if len(self._images) > 16:
-                self._images.pop(min(self._images))
+        with self._lock:
+            known = self._images.get(frame)
+        if known is None:
             lab = cv2.cvtColor(self._half(frame), cv2.COLOR_RGB2LAB)
-            self._images[frame] = cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
-        return self._images[frame]
+            known = cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
+            with self._lock:
+                self._images[frame] = known
+                if len(self._images) > 16:
+                    del self._images[min(self._images)]
+        return known
 
     def __call__(self, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Compare at a frame.
