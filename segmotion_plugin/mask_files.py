@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segmotion_plugin.clip import Clip, read_rgb
+from segmotion_plugin.densify.agreement import MaskVotes
 from segmotion_plugin.densify.dense import enlarge
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.extra_masks import ExtraMasks
@@ -92,8 +93,12 @@ def write_masks(
     frames: SoftFrames | None,
     tracks: Tracks | None = None,
     motion: TrackMotion | None = None,
+    votes: MaskVotes | None = None,
 ) -> MaskSummary:
-    """Write `masks/`, `colmap_masks/` and `motion/objects/` for every image; `frames` None masks nothing."""
+    """Write `masks/`, `colmap_masks/` and `motion/objects/` for every image; `frames` None masks nothing.
+
+    `votes` is shown every mask; the summary then tells of the tracks in agreement with them.
+    """
     sources = [clip.source[i].name for i in clip.selected]
     extra = ExtraMasks(settings.extra_masks, clip.names, sources) if settings.extra_masks else None
     for name in ("masks", "colmap_masks", "motion/objects"):
@@ -114,7 +119,11 @@ def write_masks(
                 keep = extra.combine(name_of[frame], keep)
             write_keep(space.out, name_of[frame], keep)
             tally.add(labels, keep)
+            if votes is not None:
+                votes.add(frame, labels)
             update(done)
+    if votes is not None and motion is not None:
+        motion = votes.agree(motion)
     return tally.summary(tracks, motion)
 
 

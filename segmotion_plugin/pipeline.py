@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segmotion_plugin.clip import Clip
+from segmotion_plugin.densify.agreement import MaskVotes
 from segmotion_plugin.files import read_json, write_json, write_npz
 from segmotion_plugin.ingest import ingest
 from segmotion_plugin.mask_files import MaskSummary, write_masks
@@ -76,7 +77,9 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
             )
         with meter.measure("masks"):
             frames = plan.segment(clip, space, tracks, motion, features, settings, console)
-            summary = write_masks(space, clip, settings, console, frames, tracks, motion)
+            votes = MaskVotes(tracks, clip.scale)
+            summary = write_masks(space, clip, settings, console, frames, tracks, motion, votes)
+            motion = votes.agree(motion)
         with meter.measure("track file"):
             scale = np.array(clip.scale, np.float32)
             full = Tracks(

@@ -83,7 +83,7 @@ def import_results(
         raise
     save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
     with meter.measure("pictures"):
-        draw(space, clip, console, summary)
+        draw(space, clip.names, (clip.fps or 24.0) * len(clip.names) / len(clip), console, summary)
     warnings += folder.notes if folder else []
     if summary.moving_share > _TOO_MUCH:
         warnings.append(

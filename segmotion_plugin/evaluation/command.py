@@ -14,7 +14,9 @@ from segmotion_plugin.settings import MaskSettings
 MethodName = Literal["segmotion", "geometric", "epipolar"]
 
 
-def _methods(names: tuple[MethodName, ...], predictions: Path | None, settings: MaskSettings) -> list[Method]:
+def _methods(
+    names: tuple[MethodName, ...], predictions: Path | None, settings: MaskSettings, cameras: bool = False
+) -> list[Method]:
     settings.quiet = True
     made: list[Method] = []
     for name in names:
@@ -23,7 +25,7 @@ def _methods(names: tuple[MethodName, ...], predictions: Path | None, settings: 
         elif name == "geometric":
             made.append(pipeline_method(MaskSettings(motion="geometric", quiet=True), name))
         else:
-            made.append(pipeline_method(settings, name))
+            made.append(pipeline_method(settings, name, cameras))
     return made + ([folder_method(predictions)] if predictions is not None else [])
 
 
@@ -43,13 +45,15 @@ class Davis:
     """Only these sequences."""
     track_baselines: bool = False
     """Score the subspace baseline on track level as well."""
+    cameras: bool = False
+    """Reconstruct as well, so that the cameras test the masks (slow)."""
     mask: Annotated[MaskSettings, tyro.conf.arg(name="")] = field(default_factory=MaskSettings)
 
     def main(self) -> int:
         """Run it."""
         from segmotion_plugin.evaluation.run import evaluate_davis
 
-        methods = _methods(self.method, self.predictions, self.mask)
+        methods = _methods(self.method, self.predictions, self.mask, self.cameras)
         evaluate_davis(self.root, methods, self.out, sequences=self.sequences, track_baselines=self.track_baselines)
         print(f"{self.out / 'report.md'}")
         return 0
@@ -101,13 +105,15 @@ class Static:
     """Folder of the results."""
     method: tuple[MethodName, ...] = ("segmotion",)
     """Methods to score, a row each."""
+    cameras: bool = False
+    """Reconstruct as well, so that the cameras test the masks (slow)."""
     mask: Annotated[MaskSettings, tyro.conf.arg(name="")] = field(default_factory=MaskSettings)
 
     def main(self) -> int:
         """Run it."""
         from segmotion_plugin.evaluation.run import evaluate_static
 
-        evaluate_static(self.clips, _methods(self.method, None, self.mask), self.out)
+        evaluate_static(self.clips, _methods(self.method, None, self.mask, self.cameras), self.out)
         print(f"{self.out / 'report.md'}")
         return 0
 

@@ -39,22 +39,23 @@ class Method:
     timed: bool = True
 
 
-def pipeline_method(settings: MaskSettings | None = None, name: str = "segmotion") -> Method:
-    """Our pipeline up to the masks.
+def pipeline_method(settings: MaskSettings | None = None, name: str = "segmotion", cameras: bool = False) -> Method:
+    """Our pipeline up to the masks, or further.
 
     Args:
         settings: how masks are made; the defaults when absent.
         name: row of the tables.
+        cameras: reconstruct as well, so that the cameras test the masks.
     """
     chosen = dataclasses.replace(settings or MaskSettings(), quiet=True)
 
     def predict(images: Path, out: Path) -> Path:
         from segmotion_plugin import pipeline
 
-        pipeline.masks(images, out, chosen)
+        (pipeline.run if cameras else pipeline.masks)(images, out, chosen)
         return out / "motion" / "objects"
 
-    return Method(name, predict, _plain(chosen))
+    return Method(name, predict, {**_plain(chosen), "cameras": cameras})
 
 
 def epipolar_method(name: str = "epipolar", **options: Any) -> Method:
