@@ -105,10 +105,10 @@ def test_the_depth_of_a_model_is_kept_for_the_images_and_brought_to_the_scale_of
         patch.setitem(models.LOADERS, "depth-anything-v2-small", Loader(lambda settings, device: True3D()))
         pipeline.masks(images, out, settings)
         assert seen == [0, 2, 4, 6, 8]  # this classifier wants no depth, so only images are looked at
-        pipeline.masks(images, out, settings)
-        assert len(seen) == 5
         pipeline.masks(images, out, replace(settings, every=1))
         assert seen[5:] == list(range(NUM_FRAMES))
+        pipeline.masks(images, out, replace(settings, every=1, sensitivity=0.4))
+        assert len(seen) == 5 + NUM_FRAMES
     assert len(list((out / "motion" / "disparity").iterdir())) == NUM_FRAMES
     assert pipeline.reconstruct(out, quiet=True)["reconstruction"]["tracks_3d"]["status"] == "ok"
     ratios = []
@@ -119,7 +119,7 @@ def test_the_depth_of_a_model_is_kept_for_the_images_and_brought_to_the_scale_of
     ratio = np.array(ratios)[truth.labels[:, ::4, ::4] == 0]
     ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
     assert len(ratios) == NUM_FRAMES and np.median(np.abs(ratio / np.median(ratio) - 1)) < 0.1
-    pipeline.masks(images, out, replace(settings, depth="none", masks="sam2", keep_work=False))
+    pipeline.masks(images, out, replace(settings, depth="none", tracker="cotracker3", keep_work=False))
     assert not (out / "motion" / "disparity").exists()
 
 
