@@ -172,12 +172,18 @@ def video(work: Path, options: Options) -> list[str]:
 
 
 def rate(work: Path, options: Options, total: int = 900, selected: int = 150) -> list[str]:
-    """J of the masks of some frames of a long video, against those of all frames, and against those of the few frames alone."""
-    clip = render(scenes.build("multi_movers", options.seed, total, 320, 180))
-    write_video(work / "long.mp4", clip.frames)
+    """J of the masks of some frames of a long video, against those of all frames, and against those of the few frames alone.
+
+    The video is a clip of 76 frames played forward and backward: long, and as fast as usual.
+    """
+    clip = render(scenes.build("multi_movers", options.seed, 76, 320, 180))
+    forth = np.arange(76)
+    order = np.resize(np.concatenate([forth, forth[-2:0:-1]]), total)
+    frames, moving = clip.frames[order], clip.labels[order] > 0
+    write_video(work / "long.mp4", frames)
     chosen = np.unique(np.round(np.linspace(0, total - 1, selected)).astype(int))
     for number, k in enumerate(chosen.tolist()):
-        write_png(work / "few" / f"{number:05d}.png", clip.frames[k])
+        write_png(work / "few" / f"{number:05d}.png", frames[k])
     common = ["--motion-mask", "--skip-colmap", "--num-downscales", "0"]
     lines = [f"{'masks of':44} {'frames':>6} {'J, those frames':>15} {'J, the selected':>15}"]
     whole = ["video", "--data", str(work / "long.mp4"), "--num-frames-target"]
@@ -189,7 +195,7 @@ def rate(work: Path, options: Options, total: int = 900, selected: int = 150) ->
         out = work / f"rate{len(lines)}"
         _must(_OURS, [*arguments, "--output-dir", str(out), *common], work / f"{out.name}.log")
         found = np.array([read_grey(path) > 0 for path in sorted((out / "motion" / "objects").glob("*.png"))])
-        scores = {k: _jaccard(clip.labels[k] > 0, mask) for k, mask in zip(numbers.tolist(), found, strict=True)}
+        scores = {k: _jaccard(moving[k], mask) for k, mask in zip(numbers.tolist(), found, strict=True)}
         few = np.mean([scores[k] for k in chosen.tolist()])
         lines.append(f"{name:44} {len(found):6} {np.mean(list(scores.values())):15.4f} {few:15.4f}")
     return lines
