@@ -30,6 +30,8 @@ from segmotion_plugin.tracks import Tracks
 class DenseOptions:
     """Constants of the densifier, chosen on DAVIS training sequences and rendered scenes."""
 
+    sharpness: float = 3.0
+    """Factor of the tracks' log odds: what is more probable than not counts almost fully, since errors here are shared by neighbours."""
     samples_per_frame: int = 800
     """Track points per frame that the appearance model learns from."""
     pixels_per_frame: int = 400
@@ -103,7 +105,7 @@ class Densifier:
     ) -> None:
         self.clip, self.shot, self.tracks, self.flow, self.features = clip, shot, tracks, flow, features
         self.options = options or DenseOptions()
-        self.probability = probability
+        self.probability = _sharpened(probability, self.options.sharpness)
         self.width, self.height = clip.work_size
         self.w, self.h = (self.width + 1) // 2, (self.height + 1) // 2
         self.channels = features[shot[0]].shape[-1]
@@ -265,6 +267,12 @@ class Densifier:
         """h×w soft segmentation (above 0.5 = moves) at half size."""
         weight_x, weight_y = edge_weight(self._half(frame), self.options.border)
         return cut(self._remembered(frame), weight_x, weight_y, start, self.options.steps)
+
+
+def _sharpened(probability: np.ndarray, factor: float) -> np.ndarray:
+    """N float32 probabilities with their log odds multiplied."""
+    odds = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
+    return (1 / (1 + ((1 - odds) / odds) ** factor)).astype(np.float32)
 
 
 def enlarge(soft: np.ndarray, labels: np.ndarray, width: int, height: int) -> np.ndarray:
