@@ -31,7 +31,7 @@ class DenseOptions:
     """Constants of the densifier, chosen on DAVIS training sequences and rendered scenes."""
 
     sharpness: float = 3.0
-    """Factor of the tracks' log odds: what is more probable than not counts almost fully, since errors here are shared by neighbours."""
+    """Factor of the tracks' log odds: a label that is more probable than not counts almost fully."""
     samples_per_frame: int = 800
     """Track points per frame that the appearance model learns from."""
     pixels_per_frame: int = 400
