@@ -236,9 +236,9 @@ def _surroundings(draft: _Draft) -> list[Primitive]:
         # A wall close behind the things in front of it: what is near the camera parts from one dominant plane.
         far = max(distance * draft.log_uniform(0.03, 0.5), draft.deepest + 0.3)
         texture = surface(rng, str(rng.choice(["facade", "wallpaper", "leaves"])))
-        floor = surroundings.ground(rng, "smooth" if rng.random() < 0.5 else "paving")
+        below = surroundings.ground(rng, "smooth" if rng.random() < 0.5 else "paving")
         slope = (rng.normal(0, 0.3), -1, 0)
-        return [floor, surroundings.wall((0.0, far, 0.0), slope, 4 * (far + distance), 3 * distance, texture)]
+        return [below, surroundings.wall((0.0, far, 0.0), slope, 4 * (far + distance), 3 * distance, texture)]
 
     def clear(place: Array) -> bool:
         return bool(abs(place[0]) < 0.25 * wide and place[1] < -0.4 * distance)
