@@ -37,7 +37,7 @@ def test_the_order_of_keys_is_a_permutation_with_the_salient_in_front() -> None:
     even = rng.permutation(1000)
     score = np.full(1000, 0.3)
     score[even[-5:]] = 3.0
-    order = keys_first(score, even, 50, 120)
+    order = keys_first(score, even, 50)
     assert np.array_equal(np.sort(order), np.arange(1000))
     assert np.array_equal(order[:50], even[:50])
     assert set(even[-5:]) <= set(order[50:120])
@@ -45,7 +45,7 @@ def test_the_order_of_keys_is_a_permutation_with_the_salient_in_front() -> None:
 
 def test_few_tracks_keep_their_order() -> None:
     even = np.random.default_rng(3).permutation(30)
-    assert np.array_equal(keys_first(np.zeros(30), even, 50, 120), even)
+    assert np.array_equal(keys_first(np.zeros(30), even, 50), even)
 
 
 def test_tracks_without_a_verdict_take_that_of_neighbours_that_move_alike() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 _STRIDES = (4, 1)
 _FLOOR = 0.0005  # of the diagonal: residuals below are noise
 _PAIRS = 6
+_CANDIDATES = 1500
 
 
 def unexplained(xy: np.ndarray, visible: np.ndarray, size: tuple[float, float]) -> np.ndarray:
@@ -54,25 +55,21 @@ def _residual(design: np.ndarray, step: np.ndarray) -> np.ndarray:
     return left
 
 
-def keys_first(score: np.ndarray, even: np.ndarray, uniform: int, keys: int) -> np.ndarray:
-    """An order of N tracks in which the first `uniform` are an even draw, those up to `keys` stand out, and the rest alternate.
+def keys_first(score: np.ndarray, even: np.ndarray, uniform: int) -> np.ndarray:
+    """An order of N tracks in which the first `uniform` are an even draw, and those that stand out come next.
+
+    They are sought among the first `_CANDIDATES` of the even draw only: among ever more tracks, what stands out most are failures of
+    the tracker.
 
     Args:
         score: N, see `unexplained`.
         even: N, a random order of the tracks (its ranks serve as the random numbers of the weighted draw).
         uniform: number of evenly drawn tracks in front; geometry is fitted on them.
-        keys: number of tracks in front that are attended to.
     """
-    front, rest = even[:uniform], even[uniform:]
-    if not len(rest):
+    front, candidates, rest = even[:uniform], even[uniform:_CANDIDATES], even[_CANDIDATES:]
+    if not len(candidates):
         return even
     # Weighted draw without replacement (Efraimidis and Spirakis 2006): the largest u^(1/w) first.
-    chance = (np.arange(len(rest)) + 0.5) / len(rest)
-    drawn = rest[np.argsort(-np.log(chance) / (score[rest] ** 2 + 1e-3), kind="stable")]
-    salient = drawn[: max(0, keys - uniform)]
-    taken = np.zeros(len(score), bool)
-    taken[salient] = True
-    left_drawn, left_even = drawn[~taken[drawn]], rest[~taken[rest]]
-    both = np.stack([left_drawn, left_even], axis=1).ravel()
-    _, first = np.unique(both, return_index=True)
-    return np.concatenate([front, salient, both[np.sort(first)]])
+    chance = (np.arange(len(candidates)) + 0.5) / len(candidates)
+    drawn = candidates[np.argsort(-np.log(chance) / (score[candidates] ** 2 + 1e-3), kind="stable")]
+    return np.concatenate([front, drawn, rest])

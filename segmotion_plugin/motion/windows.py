@@ -106,7 +106,7 @@ def clip_windows(
                 continue
             xy = part.xy[enough][:, ::stride]
             visible = visible[enough]
-            order = keys_first(unexplained(xy, visible, image_size), shuffled(xy, visible, seed), _EVEN_KEYS, KEYS)[:MOST_TRACKS]
+            order = keys_first(unexplained(xy, visible, image_size), shuffled(xy, visible, seed), _EVEN_KEYS)[:MOST_TRACKS]
             chosen = enough[order]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + start * 31 + stride) % (2**62))
             depths = None

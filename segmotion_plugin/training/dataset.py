@@ -107,7 +107,7 @@ def draw_sample(
     kept = rng.permutation(kept)
     if rng.random() < _SALIENT_SHARE:
         score = unexplained(xy[kept], visible[kept], (width, height))
-        kept = kept[keys_first(score, np.arange(len(kept)), int(_EVEN_TRACKS * count), count)]
+        kept = kept[keys_first(score, np.arange(len(kept)), int(_EVEN_TRACKS * count))]
     kept = kept[:count]
     rows, xy, visible, confidence = rows[kept], xy[kept], visible[kept], confidence[kept]
     depth, moving = depth[kept], moving[kept] & visible
