@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -86,6 +87,8 @@ class Plan:
         from segmotion_plugin.densify.objects import group
         from segmotion_plugin.motion import classifier
 
+        # Maps of a depth model that ran here before would not belong to these masks.
+        shutil.rmtree(space.motion / "disparity", ignore_errors=True)
         judge = classifier.classify_geometric if self.motion == "geometric" else classifier.classify
         described = features_of_tracks(tracks, features, clip.work_size)
         with console.bar("motion", 100, "%") as update:
