@@ -14,6 +14,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from segmotion_plugin.smooth_flow import fit_robustly, second_order
 from segmotion_plugin.trackers.dis import sample
 
 _STRIDES = (1, 2, 4)
@@ -36,19 +37,9 @@ def polynomial_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, size: 
     """
 
     def basis(points: np.ndarray) -> np.ndarray:
-        x, y = points[:, 0] / size[0] * 2 - 1, points[:, 1] / size[1] * 2 - 1
-        return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+        return second_order(points[:, 0] / size[0] * 2 - 1, points[:, 1] / size[1] * 2 - 1)
 
-    design = basis(xy)
-    robust = weight.astype(np.float64)
-    coefficients = np.zeros((6, 2))
-    for _ in range(4):
-        weighted = design * robust[:, None]
-        normal = weighted.T @ design + 1e-3 * np.eye(6)
-        coefficients = np.linalg.solve(normal, weighted.T @ step)
-        miss = np.linalg.norm(step - design @ coefficients, axis=1)
-        scale = 1.5 * float(np.median(miss)) + 0.25
-        robust = weight / (1 + (miss / scale) ** 2)
+    coefficients, _ = fit_robustly(basis(xy), step, weight, ridge=1e-3, floor=0.25)
     return lambda points: basis(points) @ coefficients
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from segmotion_plugin.smooth_flow import fit_robustly, second_order
+
 _STRIDES = (4, 1)
 _FLOOR = 0.0005  # of the diagonal: residuals below are noise
 _PAIRS = 6
@@ -35,24 +37,11 @@ def unexplained(xy: np.ndarray, visible: np.ndarray, size: tuple[float, float]) 
             if len(rows) < 12:
                 continue
             u, v = x[rows, i].astype(np.float64), y[rows, i].astype(np.float64)
-            design = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
             step = (place[rows, i + stride] - place[rows, i]).astype(np.float64)
-            left = _residual(design, step)
+            _, left = fit_robustly(second_order(u, v), step, np.ones(len(rows)), ridge=1e-9, floor=1e-6)
             total[rows] += np.log1p(left / (np.median(left) + _FLOOR * stride**0.5))
             seen[rows] += 1
     return total / np.maximum(seen, 1)
-
-
-def _residual(design: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Length of what a robust fit (iteratively reweighted, Cauchy) leaves of n×2 displacements."""
-    weight = np.ones(len(step))
-    left = np.zeros(len(step))
-    for _ in range(4):
-        weighted = design * weight[:, None]
-        coefficients = np.linalg.solve(weighted.T @ design + 1e-9 * np.eye(6), weighted.T @ step)
-        left = np.linalg.norm(step - design @ coefficients, axis=1)
-        weight = 1 / (1 + (left / (1.5 * np.median(left) + 1e-6)) ** 2)
-    return left
 
 
 def keys_first(score: np.ndarray, even: np.ndarray, uniform: int) -> np.ndarray:
