@@ -125,13 +125,17 @@ def refine(
         cameras = load_cameras(space.out)
         if result[0]["status"] != "ok" or cameras is None:
             break
-        verdicts, freed = _drop_static(space, cameras, names)
+        tracks, motion, (width, height) = load_tracks(space.motion / "tracks.npz")
+        verdicts = judge_objects(tracks, motion, cameras)
         report["refinement"] = [asdict(verdict) for verdict in verdicts]
-        if freed == 0:
+        dropped = [verdict.object_id for verdict in verdicts if verdict.static]
+        if not dropped:
             break
+        freed = _unmask(space, names, dropped)
+        _call_static(tracks, motion, dropped)
+        save_tracks(space.motion / "tracks.npz", tracks, motion, width, height)
         radius = MaskSettings(dilate=dilate).dilation(cameras.width, cameras.height)
         rewrite_keep(space, extra_masks if extra_masks is not None and extra_masks.is_dir() else None, radius)
-        tracks, motion, _ = load_tracks(space.motion / "tracks.npz")
         summary = summarise(space, names, tracks, motion)
         report["masks"] = asdict(summary)
         draw(space, names, (frames["fps"] or 24.0) * len(names) / frames["frame_count"], console, summary)
@@ -142,21 +146,19 @@ def refine(
     return result
 
 
-def _drop_static(space: Workspace, cameras: Cameras, names: list[str]) -> tuple[list[Verdict], float]:
-    """Take static objects out of `motion/objects/` and `motion/tracks.npz`; verdicts, and the share of all pixels freed."""
-    tracks, motion, (width, height) = load_tracks(space.motion / "tracks.npz")
-    verdicts = judge_objects(tracks, motion, cameras)
-    dropped = [verdict.object_id for verdict in verdicts if verdict.static]
-    if not dropped:
-        return verdicts, 0.0
+def _unmask(space: Workspace, names: list[str], dropped: list[int]) -> float:
+    """Take objects out of `motion/objects/`; the share of all pixels that this frees."""
     freed = 0.0
     for name, labels in zip(names, MotionMasks(space.motion / "objects", names), strict=True):
         gone = np.isin(labels, dropped)
         freed += float(gone.mean()) / len(names)
         write_png(space.motion / "objects" / f"{Path(name).stem}.png", np.where(gone, np.uint8(0), labels))
+    return freed
+
+
+def _call_static(tracks: Tracks, motion: TrackMotion, dropped: list[int]) -> None:
+    """Make the tracks of objects part of the static world, in place."""
     static = np.isin(motion.object_id, dropped)
     motion.probability[static] = np.minimum(motion.probability[static], _STATIC_PROBABILITY)
     motion.object_id[static] = 0
     motion.moving_flat[static[tracks.track_flat]] = False
-    save_tracks(space.motion / "tracks.npz", tracks, motion, width, height)
-    return verdicts, max(freed, 1e-9)
