@@ -332,3 +332,20 @@ KINDS: dict[str, tuple[Callable[..., list[Primitive]], tuple[float, float], bool
     "crate": (crate, (0.5, 1.6), False),
     "drone": (drone, (0.4, 1.0), True),
 }
+# Share of the square of its size that a body covers, seen from the side.
+_FILL = {
+    "person": 0.22,
+    "quadruped": 0.9,
+    "car": 0.25,
+    "truck": 0.4,
+    "ball": 3.1,
+    "bird": 0.15,
+    "creature": 0.9,
+    "crate": 0.6,
+    "drone": 0.35,
+}
+
+
+def depth_for_share(name: str, size: float, share: float, focal: float, pixels: int) -> float:
+    """Depth in metres at which a body of a kind covers about a share of a picture of so many pixels."""
+    return float(size * focal * np.sqrt(_FILL[name] / (share * pixels)))

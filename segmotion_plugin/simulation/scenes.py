@@ -110,7 +110,10 @@ def _tiny_movers(stage: Stage) -> World:
     for number, x in enumerate(rng.permutation([-0.3, 0.0, 0.3]), start=1):
         name = str(rng.choice(["person", "quadruped", "ball", "crate", "drone"]))
         builder, size, flies = bodies.KINDS[name]
-        depth = rng.uniform(20, 28)
+        # Each covers about .1 to .6 % of the picture.
+        share = float(np.exp(rng.uniform(np.log(0.0015), np.log(0.008))))
+        depth = bodies.depth_for_share(name, float(np.mean(size)), share, stage.focal, stage.width * stage.height)
+        depth = float(np.clip(depth, 13.0, 28.0))
         across = stage.view_width(depth)
         speed = stage.step(rng.uniform(1.5, 3.0), 0.3 * across)
         place = (x * across, depth - distance, rng.uniform(1, 3) if flies else 0.0)

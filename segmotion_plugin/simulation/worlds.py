@@ -20,18 +20,7 @@ Array = NDArray[np.floating]
 CAMERAS = ("static", "pan", "hand_held", "sideways", "forward", "orbit", "drastic", "follow")
 _CAMERA_SHARES = (0.1, 0.12, 0.18, 0.16, 0.1, 0.08, 0.06, 0.2)
 _COUNT_SHARES = (0.12, 0.44, 0.2, 0.1, 0.06, 0.04, 0.04)  # of 0 to 6 movers: real videos have one or two
-# Share of the square of its size argument that a body covers, seen from the side.
-_FILL = {
-    "person": 0.22,
-    "quadruped": 0.9,
-    "car": 0.25,
-    "truck": 0.4,
-    "ball": 3.1,
-    "bird": 0.15,
-    "creature": 0.9,
-    "crate": 0.6,
-    "drone": 0.35,
-}
+_ALL_FAR = 0.12  # worlds in which all movers are tiny: the only motion is a handful of tracks
 
 
 @dataclass
@@ -115,13 +104,15 @@ def _movers(draft: _Draft) -> tuple[list[Primitive], list[Path]]:
     primitives: list[Primitive] = []
     paths: list[Path] = []
     names = tuple(bodies.KINDS)
+    far = rng.random() < _ALL_FAR
     for number in range(1, int(rng.choice(len(_COUNT_SHARES), p=_COUNT_SHARES)) + 1):
         name = names[int(rng.integers(len(names)))]
         builder, sizes, flies = bodies.KINDS[name]
         size = float(rng.uniform(*sizes))
         # The first is the salient one of most videos.
-        share = draft.log_uniform(0.03, 0.6) if number == 1 and rng.random() < 0.8 else draft.log_uniform(0.001, 0.12)
-        depth = size * draft.focal * np.sqrt(_FILL[name] / (share * draft.width * draft.height))
+        salient = number == 1 and not far and rng.random() < 0.8
+        share = draft.log_uniform(0.03, 0.6) if salient else draft.log_uniform(0.001, 0.01 if far else 0.12)
+        depth = bodies.depth_for_share(name, size, share, draft.focal, draft.width * draft.height)
         depth = float(np.clip(depth, 0.9 * size + 0.4, 45.0))
         height = draft.eye + depth * rng.uniform(-0.15, 0.2) if flies else 0.0
         path = _mover_path(draft, depth, max(height, 0.5) if flies else 0.0)

@@ -24,6 +24,8 @@ _STILL_SHARE = 0.3
 # So many windows take a part of their tracks among those that stand out, as keys are taken at inference.
 _SALIENT_SHARE = 0.6
 _EVEN_TRACKS = 0.6
+# Tracks on a mover weigh (static / its own tracks)^_LIFT, at most _MOST_LIFT: small movers are lost otherwise.
+_LIFT, _MOST_LIFT = 0.33, 6.0
 
 
 @dataclass
@@ -129,8 +131,16 @@ def draw_sample(
         semantics=_semantics(clip, rows, rng, semantic_size) if use_semantics else None,
         moves=moves.astype(np.float32),
         moving=_pad(moving, False).astype(np.float32),
-        weight=(seen | ~moves).astype(np.float32),
+        weight=(seen | ~moves) * _lift(moves, np.zeros(len(rows), np.int32) if clip.exact else clip.surface[rows]),
     )
+
+
+def _lift(moves: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """n float32 loss weights: 1 for static tracks, more for those of movers (told apart by `group`) that are few."""
+    out = np.ones(len(moves), np.float32)
+    _, owner, count = np.unique(group[moves], return_inverse=True, return_counts=True)
+    out[moves] = np.clip(((~moves).sum() / np.maximum(count, 1)) ** _LIFT, 1.0, _MOST_LIFT)[owner]
+    return out
 
 
 def _crop(

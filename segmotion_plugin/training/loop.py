@@ -120,14 +120,8 @@ class ClipPool:
 
 
 def loss_of(track_logit: Tensor, frame_logit: Tensor, batch: Batch) -> Tensor:
-    """Cross entropy of both outputs, every window counting the same, movers a little more where they are few.
-
-    The weight of movers is (static / moving)^0.3, at most 3: one threshold at 0.5 then serves F1 on small movers too.
-    """
-    positive = (batch.moves * batch.weight).sum(1, keepdim=True)
-    negative = ((1 - batch.moves) * batch.weight).sum(1, keepdim=True)
-    lift = (negative / positive.clamp_min(1)).clamp_min(1).pow(0.3).clamp(max=3.0)
-    weight = batch.weight * torch.where(batch.moves > 0, lift, torch.ones_like(lift))
+    """Cross entropy of both outputs, every window counting the same, tracks by their weights."""
+    weight = batch.weight
     smooth = batch.moves * 0.98 + 0.01
     track = F.binary_cross_entropy_with_logits(track_logit, smooth, reduction="none")
     track_loss = ((track * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
