@@ -3,7 +3,7 @@
 The cut with the least total cost is found as the convex relaxation of Chan, Esedoglu and Nikolova, "Algorithms for Finding Global
 Minimizers of Image Segmentation and Denoising Models" (SIAM J. Appl. Math. 2006): weighted total variation over u in [0, 1], whose
 threshold at one half is a global minimiser of the binary problem. The solver is the primal-dual method of Chambolle and Pock (J. Math.
-Imaging Vis. 2011) with over-relaxation; started from the frame before, some tens of steps are enough.
+Imaging Vis. 2011) with over-relaxation; started from a good guess, some tens of steps are enough.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from segmotion_plugin.densify.appearance import (
     position_inputs,
     scaled_lab,
 )
+from segmotion_plugin.densify.colours import ColourOptions, draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, follow, regions, splat
 from segmotion_plugin.rawstore import RawStore
@@ -76,6 +77,8 @@ class DenseOptions:
     """Weight of a frame's evidence per frame of distance."""
     steps: int = 60
     """Steps of the cut's solver."""
+    colours: ColourOptions = field(default_factory=ColourOptions)
+    """Of the second drawing."""
 
 
 class Densifier:
@@ -263,10 +266,12 @@ class Densifier:
                 amount += weight
         return total / amount
 
-    def segment(self, frame: int, start: np.ndarray | None = None) -> np.ndarray:
+    def segment(self, frame: int) -> np.ndarray:
         """h×w soft segmentation (above 0.5 = moves) at half size."""
-        weight_x, weight_y = edge_weight(self._half(frame), self.options.border)
-        return cut(self._remembered(frame), weight_x, weight_y, start, self.options.steps)
+        options, image, evidence = self.options, self._half(frame), self._remembered(frame)
+        weight_x, weight_y = edge_weight(image, options.border)
+        first = cut(evidence, weight_x, weight_y, None, options.steps)
+        return draw_again(image, evidence, first, options.border, options.steps, options.colours)
 
 
 def _sharpened(probability: np.ndarray, factor: float) -> np.ndarray:
