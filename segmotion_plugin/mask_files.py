@@ -11,7 +11,7 @@ import numpy as np
 
 from segmotion_plugin.clip import Clip, read_rgb
 from segmotion_plugin.densify.agreement import MaskVotes
-from segmotion_plugin.densify.dense import enlarge
+from segmotion_plugin.densify.labels import enlarge
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.extra_masks import ExtraMasks
 from segmotion_plugin.files import write_png

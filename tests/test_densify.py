@@ -8,7 +8,7 @@ import pytest
 from segmotion_plugin import Tracks
 from segmotion_plugin.densify.appearance import Samples, fit_logistic
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.dense import assign_objects, enlarge
+from segmotion_plugin.densify.labels import assign_objects, enlarge
 
 
 def test_the_cut_removes_noise_and_keeps_the_object() -> None:

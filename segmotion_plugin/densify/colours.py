@@ -1,8 +1,8 @@
 """The colours of what moves and of what lies around it, learned from a first mask, and the mask drawn again with them.
 
-Tracks and backbone features tell where a mover is but not where it ends: both are coarse. Its colours against those of its surroundings
-do, once most of a mask is right: what a first mask takes along at a rim or between two legs has the background's colour, what it
-misses mostly has the mover's. Colour distributions are histograms, as in Boykov and Jolly (ICCV 2001); mask and distributions
+Tracks and backbone features tell where a mover is but not where it ends: both are coarse. Its colours against those around it do, once
+most of a mask is right: what a first mask takes along at a rim or between two legs has the background's colour, what it misses
+mostly has the mover's. Colour distributions are histograms, as in Boykov and Jolly (ICCV 2001); mask and distributions
 are found in turn, as in GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004), and the evidence of motion stays in the balance.
 """
 
@@ -20,6 +20,9 @@ _BINS = (24, 20, 20)  # of lightness and the two colour axes of CIELAB
 _CHROMA = 100.0  # range of the colour axes that the bins span, 8-bit scale
 _SPREAD = 0.8  # blur of the histograms, bins
 _UNSEEN = 7.5e-5  # share of a bin that nothing was seen in
+_TEXTURE = 0.002  # least eigenvalue of the structure tensor (lightness in [0, 1]) at which flow is sure
+_REST, _MOVE = 1.0, 1.5  # pixels between static motion and flow, at most and at least
+_FAST = 4.0  # pixels by which a part moves when rest is told from motion almost surely
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class ColourOptions:
     """Weight of the log odds of colours."""
     most_colour: float = 2.5
     """Largest absolute log odds of colours."""
+    still: float = 4.0
+    """Weight of being seen to rest, against motion."""
     reach: int = 15
     """Pixels beyond the mask's border that may be added."""
     around: float = 20.0
@@ -46,6 +51,10 @@ class ColourOptions:
     """Width outside the border in which pixels count less for the background's colours."""
     beyond: float = 1.0
     """Evidence against motion beyond the reach."""
+    merge: int = 6
+    """Parts of the mask that come closer than twice this have one set of colours."""
+    least: int = 12
+    """Parts of fewer pixels stay as they are."""
 
 
 def colour_bins(image: np.ndarray) -> np.ndarray:
@@ -78,40 +87,81 @@ def colour_odds(bins: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np
     return table.ravel()[bins].astype(np.float32)
 
 
-def draw_again(image: np.ndarray, evidence: np.ndarray, soft: np.ndarray, border: float, steps: int, options: ColourOptions) -> np.ndarray:
-    """The mask of a frame with its colours taken into account.
+def resting(image: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """h×w float32 in [0, 1]: how surely a pixel of an h×w×3 uint8 RGB image is seen to rest, for `apart` see `draw_again`.
+
+    Only where the picture has corners is the flow more than a guess (Shi and Tomasi, CVPR 1994).
+    """
+    lightness = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., 0].astype(np.float32) / 255
+    corner = cv2.cornerMinEigenVal(cv2.GaussianBlur(lightness, (0, 0), 1), 5, ksize=3)
+    texture = np.clip(corner / _TEXTURE, 0, 1)
+    rest = cv2.GaussianBlur(texture * (apart < _REST), (0, 0), 1.5)
+    move = cv2.GaussianBlur(texture * (apart > _MOVE), (0, 0), 1.5)
+    return np.clip((rest - move) / (rest + move + 0.1), 0, 1)
+
+
+def draw_again(
+    image: np.ndarray,
+    evidence: np.ndarray,
+    apart: np.ndarray,
+    soft: np.ndarray,
+    border: float,
+    steps: int,
+    options: ColourOptions,
+) -> np.ndarray:
+    """The mask of a frame with its colours taken into account, each separate part of the mask with colours of its own.
 
     Args:
         image: h×w×3 uint8 RGB.
         evidence: h×w log odds that a pixel moves.
+        apart: h×w pixels between the motion that the static world would have and the flow; a textured pixel where they agree rests.
         soft: h×w first segmentation in [0, 1], above 0.5 = moves.
         border: price of a border between pixels of one colour.
         steps: of the cut's solver, in each round.
         options: constants.
 
     Returns:
-        h×w float32 in [0, 1]. What lies further than the reach of all rounds from the first mask is 0.
+        h×w float32 in [0, 1]. What lies further than twice the reach from the first mask is 0.
     """
-    if options.rounds == 0 or not (soft > 0.5).any():
+    first = soft > 0.5
+    if options.rounds == 0 or not first.any():
         return soft
-    crop = _surroundings(soft > 0.5, 2 * options.reach)
-    image, soft, whole = image[crop], soft[crop], np.zeros_like(soft)
-    motion = options.motion * np.clip(evidence[crop], -options.most_motion, options.most_motion)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * options.merge + 1,) * 2)
+    count, part = cv2.connectedComponents(cv2.dilate(first.astype(np.uint8), kernel))
+    motion = options.motion * np.clip(evidence, -options.most_motion, options.most_motion)
+    still = options.still * resting(image, apart)
     weight_x, weight_y = edge_weight(image, border)
     bins = colour_bins(image)
-    for _ in range(options.rounds):
-        dynamic = (soft > 0.5).astype(np.uint8)
-        if not dynamic.any():
-            break
-        depth = cv2.distanceTransform(dynamic, cv2.DIST_L2, cv2.DIST_MASK_3)
-        distance = cv2.distanceTransform(1 - dynamic, cv2.DIST_L2, cv2.DIST_MASK_3)
-        inside = np.clip(depth / options.unsure_inside, 0, 1) ** 2
-        outside = np.clip(distance / options.unsure_outside, 0, 1) ** 2 * np.exp(-distance / options.around)
-        odds = np.clip(colour_odds(bins, inside, outside), -options.most_colour, options.most_colour)
-        told = np.where(distance < options.reach, options.colour * odds, -options.beyond)
-        soft = cut(motion + told, weight_x, weight_y, soft, steps)
-    whole[crop] = soft
-    return whole
+    out = np.zeros_like(soft)
+    for number in range(1, count):
+        own = first & (part == number)
+        if own.sum() < options.least:
+            out[own] = soft[own]
+            continue
+        crop = _surroundings(own, 2 * options.reach)
+        free = ~(first & ~own)[crop]
+        # Rest is told from motion by as much as this part moves.
+        sure = float(np.clip(np.median(apart[own]) / _FAST - 0.25, 0, 1))
+        known = motion[crop] - sure * still[crop]
+        drawn = own[crop].astype(np.float32)
+        for _ in range(options.rounds):
+            told = known + _told(bins[crop], drawn > 0.5, free, options)
+            drawn = cut(told, weight_x[crop], weight_y[crop], drawn, steps)
+        out[crop] = np.maximum(out[crop], drawn)
+    return out
+
+
+def _told(bins: np.ndarray, dynamic: np.ndarray, free: np.ndarray, options: ColourOptions) -> np.ndarray:
+    """h×w evidence of the colours, given a mask; pixels that are not `free` belong to another part."""
+    if not dynamic.any():
+        return np.full(dynamic.shape, -options.beyond, np.float32)
+    depth = cv2.distanceTransform(dynamic.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    distance = cv2.distanceTransform((~dynamic).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    inside = np.clip(depth / options.unsure_inside, 0, 1) ** 2
+    outside = np.clip(distance / options.unsure_outside, 0, 1) ** 2 * np.exp(-distance / options.around) * free
+    odds = np.clip(colour_odds(bins, inside, outside), -options.most_colour, options.most_colour)
+    near = free & (distance < options.reach)
+    return np.where(near, options.colour * odds, -options.beyond).astype(np.float32)
 
 
 def _surroundings(dynamic: np.ndarray, margin: int) -> tuple[slice, slice]:

@@ -22,6 +22,7 @@ from segmotion_plugin.densify.appearance import (
 from segmotion_plugin.densify.colours import ColourOptions, draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, follow, regions, splat
+from segmotion_plugin.densify.labels import assign_objects
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
@@ -116,7 +117,7 @@ class Densifier:
         self._position = position_inputs(x, y).astype(np.float32)
         self._rng = np.random.default_rng(seed)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
-        self._region_of: dict[int, np.ndarray] = {}
+        self._looked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
         self._pool = ThreadPoolExecutor(max_workers=2)
         self._samples = self._collect()
@@ -129,17 +130,22 @@ class Densifier:
         ids, xy = self.tracks.observations_at(frame)
         return ids, xy, self.probability[ids]
 
-    def _regions(self, frame: int) -> np.ndarray:
-        """h×w uint8: PROVEN where only the flow explains the picture, HALO beside it, 0 elsewhere. Asked for twice, so kept."""
-        if frame not in self._region_of:
+    def _look(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """What explains the picture, kept since it is asked for twice.
+
+        Returns:
+            h×w uint8: PROVEN where only the flow explains it, HALO beside that, 0 elsewhere; and h×w uint8: tenths of a pixel between
+            the static world's explanation and the flow's.
+        """
+        if frame not in self._looked:
             found = self._explainer(frame)
             options = self.options
             if found is None:
-                self._region_of[frame] = np.zeros((self.h, self.w), np.uint8)
+                self._looked[frame] = np.zeros((self.h, self.w), np.uint8), np.zeros((self.h, self.w), np.uint8)
             else:
                 _, xy, probability = self._tracks_at(frame)
                 near = splat(xy[probability > 0.5], (self.h, self.w), 6)
-                self._region_of[frame] = regions(
+                region = regions(
                     *found,
                     near,
                     self._explainer.image(frame),
@@ -149,7 +155,11 @@ class Densifier:
                     halo_width=options.halo_width,
                     alike=options.alike,
                 )
-        return self._region_of[frame]
+                self._looked[frame] = region, np.clip(10 * found[1], 0, 255).astype(np.uint8)
+        return self._looked[frame]
+
+    def _regions(self, frame: int) -> np.ndarray:
+        return self._look(frame)[0]
 
     def _labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, probabilities and weights of the tracks at a frame."""
@@ -239,6 +249,7 @@ class Densifier:
                 self._evidence_of[other] = self._pool.submit(self._tell, other)
         for old in [f for f in self._evidence_of if abs(f - frame) > 2 * self.options.memory + 3]:
             del self._evidence_of[old]
+            self._looked.pop(old, None)
         return self._evidence_of[frame].result()
 
     def close(self) -> None:
@@ -271,50 +282,14 @@ class Densifier:
         options, image, evidence = self.options, self._half(frame), self._remembered(frame)
         weight_x, weight_y = edge_weight(image, options.border)
         first = cut(evidence, weight_x, weight_y, None, options.steps)
-        return draw_again(image, evidence, first, options.border, options.steps, options.colours)
+        apart = self._look(frame)[1] / np.float32(10)
+        return draw_again(image, evidence, apart, first, options.border, options.steps, options.colours)
 
 
 def _sharpened(probability: np.ndarray, factor: float) -> np.ndarray:
     """N float32 probabilities with their log odds multiplied."""
     odds = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
     return (1 / (1 + ((1 - odds) / odds) ** factor)).astype(np.float32)
-
-
-def enlarge(soft: np.ndarray, labels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """H×W uint8 object ids at the images' size from a soft mask and object ids at half the working size."""
-    dynamic = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    ids = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.where(dynamic, np.maximum(ids, 1), 0).astype(np.uint8)
-
-
-def assign_objects(dynamic: np.ndarray, xy: np.ndarray, object_id: np.ndarray) -> np.ndarray:
-    """Give every dynamic pixel the object of the nearest dynamic track.
-
-    Args:
-        dynamic: h×w bool at half size.
-        xy: n×2 positions of tracks at full working size.
-        object_id: n, 0 = static.
-
-    Returns:
-        h×w uint8 object ids; where no track is seen, the commonest object of the clip (1).
-    """
-    labels = dynamic.astype(np.uint8)
-    ids = np.unique(object_id[object_id > 0])
-    if len(ids) == 0 or not dynamic.any():
-        return labels
-    if len(ids) == 1:
-        return labels * np.uint8(ids[0])
-    seeds = np.full(dynamic.shape, 255, np.uint8)
-    best = np.zeros(dynamic.shape, np.float32) + np.inf
-    for one in ids.tolist():
-        points = (xy[object_id == one] / 2).astype(np.int64)
-        seeds[:] = 1
-        seeds[np.clip(points[:, 1], 0, dynamic.shape[0] - 1), np.clip(points[:, 0], 0, dynamic.shape[1] - 1)] = 0
-        distance = cv2.distanceTransform(seeds, cv2.DIST_L2, cv2.DIST_MASK_5)
-        nearer = distance < best
-        labels[nearer & dynamic] = one
-        best = np.minimum(best, distance)
-    return labels
 
 
 def densify(
