@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from segmotion_plugin.cameras import Cameras
-from segmotion_plugin.files import write_png
+from segmotion_plugin.extra_masks import ExtraMasks
+from segmotion_plugin.files import write_npz, write_png
 from segmotion_plugin.ingest import load_frames_json
-from segmotion_plugin.mask_files import draw, rewrite_keep, summarise
-from segmotion_plugin.masks import MotionMasks
+from segmotion_plugin.mask_files import draw, summarise
+from segmotion_plugin.masks import MotionMasks, keep_from_labels, read_grey, write_keep
 from segmotion_plugin.progress import Console
 from segmotion_plugin.reconstruct.job import load_cameras, reconstruct_folder, write_dataset
 from segmotion_plugin.reconstruct.lifting_triangulate import observations, triangulate
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings
-from segmotion_plugin.tracks import TrackMotion, Tracks, load_tracks, save_tracks
+from segmotion_plugin.tracks import TrackMotion, Tracks, load_tracks
 from segmotion_plugin.workspace import Workspace
 
 Result = tuple[dict[str, Any], list[str]]
@@ -35,8 +36,9 @@ _LIMITS = (0.001, 0.003)
 _TESTABLE, _CONSISTENT = 0.3, 0.6
 _FEWEST_STATIC = 50
 _STATIC_PROBABILITY = 0.02
-# Share of all pixels that has to become free for another reconstruction to be worth its time.
-_WORTH = 0.02
+# Share of the pixels that has to become free for another reconstruction to be worth its time: of all images, and of those without
+# a pose.
+_WORTH, _WORTH_UNREGISTERED = 0.02, 0.005
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ def refine(
 ) -> Result:
     """Unmask what the cameras show to be static, and find the cameras again where that frees much.
 
+    Only pixels that a dropped object masked become free; what else `masks/` holds (painted by hand, or of extra masks given earlier)
+    stays. Another reconstruction takes as long as the first, and where all images have their poses a few more static pixels
+    change these by less than two runs differ. So it is made only where the images gained much, or where those without a pose
+    gained something: the freed pixels may be what these lack.
+
     Args:
         space: a folder with masks, tracks and a reconstruction.
         settings: `refine` rounds at most.
@@ -121,44 +128,74 @@ def refine(
         dilate = chosen.get("dilate")
     frames = load_frames_json(space.out)
     names = [entry["name"] for entry in frames["images"]]
+    extra = None
+    if extra_masks is not None and extra_masks.is_dir():
+        extra = ExtraMasks(extra_masks, names, [entry["source"] for entry in frames["images"]])
     for _ in range(settings.refine):
         cameras = load_cameras(space.out)
         if result[0]["status"] != "ok" or cameras is None:
             break
-        tracks, motion, (width, height) = load_tracks(space.motion / "tracks.npz")
+        tracks, motion, _ = load_tracks(space.motion / "tracks.npz")
         verdicts = judge_objects(tracks, motion, cameras)
         report["refinement"] = [asdict(verdict) for verdict in verdicts]
         dropped = [verdict.object_id for verdict in verdicts if verdict.static]
         if not dropped:
             break
-        freed = _unmask(space, names, dropped)
-        _call_static(tracks, motion, dropped)
-        save_tracks(space.motion / "tracks.npz", tracks, motion, width, height)
         radius = MaskSettings(dilate=dilate).dilation(cameras.width, cameras.height)
-        rewrite_keep(space, extra_masks if extra_masks is not None and extra_masks.is_dir() else None, radius)
+        freed = _unmask(space, names, dropped, radius, extra)
+        _call_static(space.motion / "tracks.npz", dropped)
+        tracks, motion, _ = load_tracks(space.motion / "tracks.npz")
         summary = summarise(space, names, tracks, motion)
         report["masks"] = asdict(summary)
         draw(space, names, (frames["fps"] or 24.0) * len(names) / frames["frame_count"], console, summary)
-        if freed < _WORTH and result[0]["images_registered"] == len(names):
+        if not worth_repeating(freed, np.isin(names, cameras.names)):
             figures, warnings = result
             return {**figures, "tracks_3d": write_dataset(space.out, frames, settings.downscales)}, warnings
         result = reconstruct_folder(space, settings, console)
     return result
 
 
-def _unmask(space: Workspace, names: list[str], dropped: list[int]) -> float:
-    """Take objects out of `motion/objects/`; the share of all pixels that this frees."""
-    freed = 0.0
-    for name, labels in zip(names, MotionMasks(space.motion / "objects", names), strict=True):
-        gone = np.isin(labels, dropped)
-        freed += float(gone.mean()) / len(names)
-        write_png(space.motion / "objects" / f"{Path(name).stem}.png", np.where(gone, np.uint8(0), labels))
+def worth_repeating(freed: np.ndarray, registered: np.ndarray) -> bool:
+    """Whether pixels that became free call for another reconstruction.
+
+    Args:
+        freed: N, share of each image's pixels.
+        registered: N bool, whether the image has a pose.
+    """
+    lacking = freed[~registered]
+    return bool(freed.mean() >= _WORTH or (len(lacking) and lacking.mean() >= _WORTH_UNREGISTERED))
+
+
+def _unmask(space: Workspace, names: list[str], dropped: list[int], radius: float, extra: ExtraMasks | None) -> np.ndarray:
+    """Take objects out of `motion/objects/`, and out of the keep masks the pixels that they alone masked, grown by `radius`.
+
+    Returns:
+        N, share of each image's pixels that became free.
+    """
+    freed = np.zeros(len(names))
+    for k, (name, labels) in enumerate(zip(names, MotionMasks(space.motion / "objects", names), strict=True)):
+        if not np.isin(labels, dropped).any():
+            continue
+        left = np.where(np.isin(labels, dropped), np.uint8(0), labels)
+        before = read_grey(space.out / "masks" / f"{Path(name).stem}.png")
+        alone = (keep_from_labels(labels, radius) == 0) & (keep_from_labels(left, radius) > 0)
+        keep = np.where(alone, np.uint8(255), before)
+        if extra is not None:
+            keep = extra.combine(name, keep)
+        freed[k] = np.mean((keep > 0) & (before == 0))
+        # Object ids last: when this is cut short, the next refinement finds the object once more and frees the same pixels.
+        write_keep(space.out, name, keep)
+        write_png(space.motion / "objects" / f"{Path(name).stem}.png", left)
     return freed
 
 
-def _call_static(tracks: Tracks, motion: TrackMotion, dropped: list[int]) -> None:
-    """Make the tracks of objects part of the static world, in place."""
-    static = np.isin(motion.object_id, dropped)
-    motion.probability[static] = np.minimum(motion.probability[static], _STATIC_PROBABILITY)
-    motion.object_id[static] = 0
-    motion.moving_flat[static[tracks.track_flat]] = False
+def _call_static(path: Path, dropped: list[int]) -> None:
+    """Make the tracks of objects part of the static world; all else in the file stays (`track_index` counts over the whole clip)."""
+    with np.load(path, allow_pickle=False) as data:
+        arrays = {key: data[key] for key in data.files}
+    static = np.isin(arrays["object_id"], dropped)
+    arrays["probability"][static] = np.minimum(arrays["probability"][static], _STATIC_PROBABILITY)
+    arrays["object_id"][static] = 0
+    if "moving" in arrays:
+        arrays["moving"][static] = False
+    write_npz(path, **arrays)
