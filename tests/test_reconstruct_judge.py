@@ -50,7 +50,7 @@ def test_the_cameras_motion_is_read_from_the_matches(
     _, matches = scene(centers, turns, depth)
     assert judge.view_of(matches, len(NAMES), SIZE, 1.6) == expected
     assert judge.view_of(matches[:1], 40, SIZE, 1.6) == "scattered"
-    assert {"scattered", "still", "turn", "flat", "parallax"} == set(judge.NO_MODEL)
+    assert {"scattered", "still", "turn", "flat", "parallax", "collapsed"} == set(judge.NO_MODEL)
 
 
 def test_epipolar_error_is_that_of_the_noise_and_grows_with_wrong_poses() -> None:

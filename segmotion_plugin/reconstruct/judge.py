@@ -12,6 +12,7 @@ import pycolmap
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation.poses import trajectory_error
+from segmotion_plugin.reconstruct.mapping import MIN_POINTS
 
 MIN_PAIR_MATCHES = 15
 # A camera that stands still on a tripod moves matches by less than this part of the image's longer side.
@@ -20,7 +21,6 @@ STILL_SHIFT = 0.002
 MIN_MEDIAN_ANGLE_DEG = 1.6
 # A model that was made with small angles on purpose (`mapping.NARROW_ANGLE_DEG`) has a smaller median.
 MIN_MEDIAN_NARROW_DEG = 0.6
-MIN_POINTS = 30
 # Share of the matched keypoints that a real model explains with points; noise and rotation alone leave few.
 MIN_EXPLAINED = 0.15
 # A focal length outside of this range (over the longer side) is no lens that a video is taken with.
@@ -184,6 +184,8 @@ NO_MODEL = {
     "turn": "no parallax: the camera only turns; a camera that moves sideways is needed",
     "flat": "hardly any parallax: the camera zooms, or what is static is one plane; a camera that moves sideways past "
     "things at several distances is needed",
+    "collapsed": "hardly any parallax: the camera turns or zooms about one place, or sees far things only, so that any depth "
+    "explains the matches; a camera that moves sideways past things at several distances is needed",
     "parallax": "the images match, but no set of poses explains the matches; more overlap or sharper images would help",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,30 @@ NARROW_ANGLE_DEG = 0.4
 # focal length prior it then finds no first pair at all, after trying them all.
 INIT_ANGLE_DEG = 4.0
 NARROW_INIT_ANGLE_DEG = 2.0
+# A run is given up when this many starts came to no model of this share of the images, or when one start placed so many
+# images and lost them or all their points again: there is no parallax to begin from.
+MAX_BARREN_STARTS = 4
+BARREN_SHARE = 0.25
+# Least number of points of a model that counts as one.
+MIN_POINTS = 30
 # Observations farther off than this many medians are dropped between rounds of bundle adjustment.
 OUTLIER_MEDIANS = 4.0
+
+
+@dataclass(frozen=True)
+class MapperRun:
+    """What a run of the mapper came to.
+
+    Attributes:
+        model: its largest model; None without one of three or more images.
+        placed: images placed, over all models that the run began (0 for the global mapper).
+        collapsed: a model of many images lost them or all their points again, as it happens where a focal length that
+            runs away explains the matches as well as any other.
+    """
+
+    model: pycolmap.Reconstruction | None
+    placed: int = 0
+    collapsed: bool = False
 
 
 def run_mapper(
@@ -35,8 +58,9 @@ def run_mapper(
     narrow: bool,
     threads: int,
     seed: int,
+    budget: int | None = None,
     on_image: Callable[[], None] = lambda: None,
-) -> pycolmap.Reconstruction | None:
+) -> MapperRun:
     """Run COLMAP's incremental or global mapper on some images and give its largest model.
 
     Args:
@@ -49,67 +73,131 @@ def run_mapper(
         narrow: keep points with rays of a small angle, for views with little parallax.
         threads: -1 for all cores.
         seed: of RANSAC and of the mapper's random choices.
+        budget: number of images placed, over all models that the run begins, after which it begins no other (incremental
+            only). A count and not a time, so that runs repeat exactly.
         on_image: called after every image that was registered (incremental only).
+    """
+    pycolmap.set_random_seed(seed)
+    with quiet_colmap():
+        if mapper == "global":
+            models = _run_global(database, image_dir, names, scratch, threads, seed)
+            placed, collapsed = 0, False
+        else:
+            options = _incremental_options(names, tolerance, narrow, threads, seed)
+            models, placed, collapsed = _run_incremental(options, database, image_dir, budget, on_image)
+    sized = [m for m in models if m.num_reg_images() >= 3 and m.num_points3D() >= MIN_POINTS]
+    best = max(sized, key=lambda m: (m.num_reg_images(), m.compute_num_observations()), default=None)
+    return MapperRun(best, placed, collapsed)
+
+
+def _incremental_options(
+    names: Sequence[str], tolerance: float, narrow: bool, threads: int, seed: int
+) -> pycolmap.IncrementalPipelineOptions:
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = seed
+    options.mapper.random_seed = seed
+    options.triangulation.random_seed = seed
+    options.num_threads = threads
+    options.image_names = list(names)
+    options.min_model_size = 3
+    options.extract_colors = False
+    # The refinement that follows makes frequent and exact global adjustments here superfluous.
+    options.ba_global_function_tolerance = 1e-5
+    options.ba_global_frames_ratio = 1.4
+    options.ba_global_points_ratio = 1.4
+    options.ba_global_max_refinements = 2
+    # A sound model needs a dozen; one whose focal length runs away takes as many as there are.
+    options.ba_global_max_num_iterations = 25
+    options.mapper.init_min_tri_angle = NARROW_INIT_ANGLE_DEG if narrow else INIT_ANGLE_DEG
+    options.mapper.filter_min_tri_angle = options.triangulation.min_angle = least_angle(narrow)
+    if narrow:
+        options.mapper.abs_pose_min_num_inliers = 15
+        options.mapper.abs_pose_min_inlier_ratio = 0.1
+    options.mapper.init_max_error = tolerance
+    options.mapper.filter_max_reproj_error = tolerance
+    options.triangulation.merge_max_reproj_error = tolerance
+    options.triangulation.complete_max_reproj_error = tolerance
+    return options
+
+
+def _run_incremental(
+    options: pycolmap.IncrementalPipelineOptions,
+    database: Path,
+    image_dir: Path,
+    budget: int | None,
+    on_image: Callable[[], None],
+) -> tuple[list[pycolmap.Reconstruction], int, bool]:
+    """COLMAP's incremental pipeline, which begins no further model when that cannot pay.
+
+    Left to itself COLMAP begins up to 200 models. On views without parallax each begins at another pair, places some
+    images and loses all its points again, for many minutes.
 
     Returns:
-        None where the mapper found no model of three or more images.
+        Its models, the number of images placed and whether a model collapsed (see `MapperRun`).
     """
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    pycolmap.set_random_seed(seed)
-    try:
-        with quiet_colmap():
-            if mapper == "global":
-                models = _run_global(database, image_dir, names, scratch, threads, seed)
-            else:
-                options = pycolmap.IncrementalPipelineOptions()
-                options.random_seed = seed
-                options.mapper.random_seed = seed
-                options.triangulation.random_seed = seed
-                options.num_threads = threads
-                options.image_names = list(names)
-                options.min_model_size = 3
-                options.extract_colors = False
-                # The refinement that follows makes frequent and exact global adjustments here superfluous.
-                options.ba_global_function_tolerance = 1e-5
-                options.ba_global_frames_ratio = 1.4
-                options.ba_global_points_ratio = 1.4
-                options.ba_global_max_refinements = 2
-                options.mapper.init_min_tri_angle = NARROW_INIT_ANGLE_DEG if narrow else INIT_ANGLE_DEG
-                options.mapper.filter_min_tri_angle = options.triangulation.min_angle = least_angle(narrow)
-                if narrow:
-                    options.mapper.abs_pose_min_num_inliers = 15
-                    options.mapper.abs_pose_min_inlier_ratio = 0.1
-                options.mapper.init_max_error = tolerance
-                options.mapper.filter_max_reproj_error = tolerance
-                options.triangulation.merge_max_reproj_error = tolerance
-                options.triangulation.complete_max_reproj_error = tolerance
-                models = pycolmap.incremental_mapping(
-                    database, image_dir, scratch, options, next_image_callback=on_image
-                )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    sized = [m for m in models.values() if m.num_reg_images() >= 3 and m.num_points3D() > 0]
-    return max(sized, key=lambda m: (m.num_reg_images(), m.compute_num_observations()), default=None)
+    options.image_path = image_dir
+    total, starts, placed, collapsed = len(options.image_names), 0, 0, False
+    before, models_before = 0, 0
+    manager = pycolmap.ReconstructionManager()
+
+    def begun() -> None:
+        nonlocal placed
+        placed += 2
+
+    def registered() -> None:
+        nonlocal placed
+        placed += 1
+        on_image()
+
+    def ended() -> None:
+        nonlocal starts, before, models_before, collapsed
+        starts += 1
+        found = _models(manager)
+        left = found[-1].num_points3D() if len(found) > models_before else 0
+        collapsed = collapsed or (left < MIN_POINTS and placed - before >= BARREN_SHARE * total)
+        before, models_before = placed, len(found)
+        largest = max((m.num_reg_images() for m in found if m.num_points3D() >= MIN_POINTS), default=0)
+        barren = largest < BARREN_SHARE * total and starts >= MAX_BARREN_STARTS
+        # Models share at most so many images, so none that begins now can become larger than this one.
+        unsurpassed = 2 * largest >= total + options.max_model_overlap
+        if collapsed or barren or unsurpassed or (budget is not None and placed >= budget):
+            options.init_num_trials = 0
+
+    events = pycolmap.IncrementalPipelineCallback
+    with pycolmap.Database.open(database) as opened:
+        pipeline = pycolmap.IncrementalPipeline(options, opened, manager)
+        pipeline.add_callback(int(events.INITIAL_IMAGE_PAIR_REG_CALLBACK), begun)
+        pipeline.add_callback(int(events.NEXT_IMAGE_REG_CALLBACK), registered)
+        pipeline.add_callback(int(events.LAST_IMAGE_REG_CALLBACK), ended)
+        pipeline.run()
+    return _models(manager), placed, collapsed
+
+
+def _models(manager: pycolmap.ReconstructionManager) -> list[pycolmap.Reconstruction]:
+    return [manager.get(k) for k in range(manager.size())]
 
 
 def _run_global(
     database: Path, image_dir: Path, names: Sequence[str], scratch: Path, threads: int, seed: int
-) -> dict[int, pycolmap.Reconstruction]:
+) -> list[pycolmap.Reconstruction]:
     options = pycolmap.GlobalPipelineOptions()
     options.random_seed = seed
     options.num_threads = threads
     options.image_names = list(names)
-    # The global mapper trusts relative poses, which need calibrated pairs: it works on a copy in which the focal length
-    # of every pair was estimated from its fundamental matrix.
-    copy = scratch / "database.db"
-    shutil.copyfile(database, copy)
-    calibration = pycolmap.ViewGraphCalibrationOptions()
-    calibration.random_seed = seed
-    pycolmap.calibrate_view_graph(copy, calibration)
+    shutil.rmtree(scratch, ignore_errors=True)
     output = scratch / "models"
-    output.mkdir()
-    return pycolmap.global_mapping(copy, image_dir, output, options)
+    output.mkdir(parents=True)
+    try:
+        # The global mapper trusts relative poses, which need calibrated pairs: it works on a copy in which the focal
+        # length of every pair was estimated from its fundamental matrix.
+        copy = scratch / "database.db"
+        shutil.copyfile(database, copy)
+        calibration = pycolmap.ViewGraphCalibrationOptions()
+        calibration.random_seed = seed
+        pycolmap.calibrate_view_graph(copy, calibration)
+        return list(pycolmap.global_mapping(copy, image_dir, output, options).values())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def refine(

@@ -22,6 +22,10 @@ SAME_FOCAL = 0.05
 SAME_PATH = 0.01
 # Up to this many images a second run is always made; above, only when the first is in doubt.
 SECOND_OPINION_UP_TO = 60
+# Images that one mapper run, and all runs of a shot, may place, in images of the shot: bounds of the work that no clock
+# enters, so that results repeat. A sound run takes one or two.
+RUN_BUDGET = 2.0
+SHOT_BUDGET = 6.0
 # Median triangulation angle below which depths deserve a warning.
 LITTLE_PARALLAX_DEG = 3.0
 
@@ -60,7 +64,10 @@ class SfmOptions:
 
 @dataclass
 class Candidate:
-    """One mapper run and what it is judged by; lengths in pixels, angles in degrees. Zeros and None: no model."""
+    """One mapper run and what it is judged by; lengths in pixels, angles in degrees. Zeros and None: no model.
+
+    `placed` and `collapsed` as of `mapping.MapperRun`.
+    """
 
     prior_focal: float
     known_focal: bool
@@ -74,6 +81,8 @@ class Candidate:
     observations: int = 0
     track_length: float = 0.0
     angle_deg: float = 0.0
+    placed: int = 0
+    collapsed: bool = False
     seconds: float = 0.0
 
 
@@ -111,6 +120,7 @@ class Shot:
         self.matches = judge.read_matches(database, names)
         self.outcome = ShotResult("none", "", len(names))
         self.narrow = False
+        self.placed = 0
         self.models: list[pycolmap.Reconstruction | None] = []
         self.cameras: list[Cameras | None] = []
 
@@ -124,28 +134,33 @@ class Shot:
         outcome.reason = judge.NO_MODEL[view]
         if view in ("scattered", "still", "turn"):
             return outcome
+        self.narrow = view == "flat"
         for run, (focal, known) in enumerate(self._priors()[: self.options.max_runs]):
             outcome.candidates.append(self._run(run, focal, known))
-            found_some = self.models[0] is not None or view != "flat"
-            if run == 0 and found_some and outcome.candidates[0].registered < 0.95 * len(self.names):
-                # Too little parallax may be why images are missing: keep points of small angles from here on.
+            if run == 0 and not self.narrow and self._lacks_images():
+                # Too little parallax may be why images are missing: keep points of small angles.
                 self.narrow = True
                 outcome.candidates.append(self._run(run, focal, known))
+                # Where that did not help, other priors are tried with the angles that cost less.
+                self.narrow = self.models[-1] is not None
             best, outcome.agreement = self._best()
-            if best >= 0 and self._settled(outcome.candidates[best], known):
+            if self._weakness(best) is not None:
+                # A prior far from the truth may hide what is there, but two of them hardly do.
+                if run >= 1 or (view == "flat" and self.placed == 0):
+                    break
+            elif self._settled(outcome.candidates[best], known):
                 break
-            # A flat view may hold a model (a slow start, one large plane), but is not worth many runs without any.
-            if best < 0 and run >= 1 and view == "flat":
+            if self.placed > (SHOT_BUDGET - RUN_BUDGET) * len(self.names):
                 break
         best, outcome.agreement = self._best()
-        if best < 0:
+        weak = self._weakness(best)
+        if weak is not None:
+            if view == "parallax" and any(candidate.collapsed for candidate in outcome.candidates):
+                outcome.reason = judge.NO_MODEL["collapsed"]
+            outcome.reason = f"{weak}; {outcome.reason}" if weak else outcome.reason
             return outcome
         model = self.models[best]
         assert model is not None
-        weak = judge.weakness(model, self.matches, len(self.names), outcome.candidates[best].narrow)
-        if weak is not None:
-            outcome.reason = f"{weak}; {outcome.reason}"
-            return outcome
         outcome.reason = ""
         outcome.status, outcome.chosen = "ok", best
         self._finish(model)
@@ -159,6 +174,18 @@ class Shot:
         guesses = [(factor * self.longer_side, False) for factor in FOCAL_PRIORS]
         return [(known, True), *guesses] if known else guesses
 
+    def _lacks_images(self) -> bool:
+        """Whether the first run placed too few images, and smaller angles could help: not where its model collapsed."""
+        first = self.outcome.candidates[0]
+        return first.registered < 0.95 * len(self.names) and not first.collapsed
+
+    def _weakness(self, best: int) -> str | None:
+        """Why a run's model is not worth keeping; None for one that is, an empty string where there is no model."""
+        model = self.models[best] if best >= 0 else None
+        if model is None:
+            return ""
+        return judge.weakness(model, self.matches, len(self.names), self.outcome.candidates[best].narrow)
+
     def _run(self, run: int, focal: float, known: bool) -> Candidate:
         options, began = self.options, time.perf_counter()
         candidate = Candidate(round(focal, 3), known, options.seed + run, self.narrow)
@@ -171,7 +198,7 @@ class Shot:
             if self.progress is not None:
                 self.progress("mapping", done, len(self.names))
 
-        model = mapping.run_mapper(
+        ran = mapping.run_mapper(
             self.database,
             self.image_dir,
             self.names,
@@ -181,9 +208,12 @@ class Shot:
             narrow=self.narrow,
             threads=options.threads,
             seed=candidate.seed,
+            budget=round(RUN_BUDGET * len(self.names)),
             on_image=registered,
         )
-        cameras = None
+        model, cameras = ran.model, None
+        self.placed += ran.placed
+        candidate.placed, candidate.collapsed = ran.placed, ran.collapsed
         if model is not None:
             model = mapping.refine(
                 model,
@@ -195,6 +225,9 @@ class Shot:
                 threads=options.threads,
                 seed=options.seed,
             )
+            if model.num_points3D() < mapping.MIN_POINTS:
+                model = None  # the mapper's points were those of a focal length that ran away
+        if model is not None:
             cameras = mapping.cameras_from_reconstruction(model, self.names)
             candidate.registered = len(cameras)
             candidate.focal = round(cameras.focal[0], 3)
