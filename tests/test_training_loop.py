@@ -229,8 +229,9 @@ def test_the_ablation_table_lists_every_variant(folder: Path, tmp_path: Path, mo
     monkeypatch.setattr(
         "segmotion_plugin.training.ablation.TrainConfig", lambda **k: TrainConfig(batch=1, tracks=24, **k)
     )
-    table = ablate(AblationConfig(clips=folder, out=tmp_path, steps=1, tracks=40))
+    table = ablate(AblationConfig(clips=folder, out=tmp_path, twins=1, steps=1, tracks=40))
     assert (tmp_path / "ablation.md").read_text() == table
+    assert "parked twins: AUC" in table
     for name in variants(SMALL):
         assert f"| {name} |" in table
     with pytest.raises(SegmotionError, match="held-out"):

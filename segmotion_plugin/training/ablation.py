@@ -18,14 +18,17 @@ from segmotion_plugin.evaluation.tracks import best_f1, track_truth
 from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import classify, geometric_scores, merged_logits
 from segmotion_plugin.motion.model import Calibration, ModelConfig, TrajectoryTransformer
+from segmotion_plugin.simulation import scenes
+from segmotion_plugin.simulation.render import render
 from segmotion_plugin.trackers.dis import track
 from segmotion_plugin.training.calibrate import LabelledClip, Scorer, averages, calibrate, scores
 from segmotion_plugin.training.clips import pool
 from segmotion_plugin.training.loop import TrainConfig, optimise
-from segmotion_plugin.training.rendered import track_features
+from segmotion_plugin.training.rendered import labelled, track_features
 
 BASELINES = ("homography", "homography / median", "sampson", "sampson / median", "both / median")
 _FULL = "full model, same budget"
+_TWIN_SEEDS = 700  # of the worlds with parked twins; training uses others
 
 
 @dataclass
@@ -34,6 +37,7 @@ class AblationConfig:
 
     Attributes:
         clips: folder with `exact`, `tracked` and `held_out` clips, as `segmotion train` leaves them.
+        twins: worlds with parked twins of movers to render as a set of their own.
         davis: folder with SEQUENCE/images and SEQUENCE/masks, or none.
         out: folder of the variants' checkpoints and of the table.
         steps: optimiser steps of every variant; 0 measures baselines and shipped weights only.
@@ -42,6 +46,7 @@ class AblationConfig:
     """
 
     clips: Path = Path("training")
+    twins: int = 6
     davis: Path | None = None
     out: Path = Path("ablation")
     steps: int = 800
@@ -88,20 +93,30 @@ def held_out_clips(folder: Path, most: int, seed: int) -> list[LabelledClip]:
     """Stored held-out clips, thinned."""
     clips = []
     for path in pool(folder):
-        clip = LabelledClip.from_training(path)
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(clip.tracks))[:most])
-        rows = np.isin(clip.tracks.track_flat, chosen)
-        clips.append(
-            replace(
-                clip,
-                tracks=clip.tracks.select(chosen),
-                truth=clip.truth[chosen],
-                moving=None if clip.moving is None else clip.moving[rows],
-                features=None if clip.features is None else clip.features[chosen],
-                depth=None if clip.depth is None else clip.depth[rows],
-            )
-        )
+        clips.append(_thinned(LabelledClip.from_training(path), most, seed))
     return clips
+
+
+def twin_clips(count: int, most: int, seed: int) -> Iterator[LabelledClip]:
+    """Rendered and tracked worlds in which a twin of a mover is parked: what looks like a mover need not be one."""
+    for number in range(count):
+        clip = render(scenes.build("two_cars_parked_twin", _TWIN_SEEDS + number, 32, 427, 240))
+        made = labelled(clip, track(list(clip.frames)), np.random.default_rng([seed, number]), most)
+        yield LabelledClip.from_clip(f"twins_{number}", made)
+
+
+def _thinned(clip: LabelledClip, most: int, seed: int) -> LabelledClip:
+    """The clip with at most so many of its tracks."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(clip.tracks))[:most])
+    rows = np.isin(clip.tracks.track_flat, chosen)
+    return replace(
+        clip,
+        tracks=clip.tracks.select(chosen),
+        truth=clip.truth[chosen],
+        moving=None if clip.moving is None else clip.moving[rows],
+        features=None if clip.features is None else clip.features[chosen],
+        depth=None if clip.depth is None else clip.depth[rows],
+    )
 
 
 def main(config: AblationConfig) -> str:
@@ -114,6 +129,8 @@ def main(config: AblationConfig) -> str:
     if len(held_out) < 2:
         raise SegmotionError(f"{config.clips}: fewer than two held-out clips; 'segmotion train' makes them")
     fitting, sets = held_out[::2], {"held-out simulation": held_out[1::2]}
+    if config.twins > 0:
+        sets["parked twins"] = list(twin_clips(config.twins, config.tracks, config.seed))
     if config.davis is not None:
         sets["DAVIS"] = list(davis_clips(Path(config.davis), config.tracks, config.seed))
     rows: dict[str, Scorer] = {}
@@ -124,9 +141,8 @@ def main(config: AblationConfig) -> str:
         # A baseline has no calibrated output: its one fixed threshold is the median of the best ones on the fitting half.
         best = [best_f1(rows[name](clip), clip.truth > 0)[1] for clip in fitting if (clip.truth > 0).any()]
         thresholds[name] = float(np.median(best)) if best else 0.5
-    rows["shipped weights"] = lambda clip: (
-        classify(clip.tracks, clip.size, features=clip.features, seed=config.seed).probability
-    )
+    rows["shipped weights"] = _shipped(config.seed, semantics=True)
+    rows["shipped weights, tracks alone"] = _shipped(config.seed, semantics=False)
     if config.steps > 0:
         for name, shape in variants(ModelConfig()).items():
             model, calibration = _trained(config, name, shape, fitting)
@@ -147,10 +163,11 @@ def _baseline(name: str, seed: int, known: dict[str, dict[str, np.ndarray]]) -> 
     return scorer
 
 
-def _shipped(seed: int, semantics: bool, depth: bool) -> Scorer:
+def _shipped(seed: int, semantics: bool) -> Scorer:
+    """The shipped weights as the pipeline uses them: without depth."""
+
     def scorer(clip: LabelledClip) -> np.ndarray:
-        features, distance = clip.features if semantics else None, clip.depth if depth else None
-        return classify(clip.tracks, clip.size, seed=seed, features=features, depth=distance).probability
+        return classify(clip.tracks, clip.size, seed=seed, features=clip.features if semantics else None).probability
 
     return scorer
 

@@ -43,11 +43,15 @@ class LabelledClip:
     @classmethod
     def from_training(cls, path: Path) -> LabelledClip:
         """A stored tracked clip as a test clip."""
-        clip = TrainingClip.load(path)
+        return cls.from_clip(path.stem, TrainingClip.load(path))
+
+    @classmethod
+    def from_clip(cls, name: str, clip: TrainingClip) -> LabelledClip:
+        """A tracked clip as a test clip."""
         tracks = Tracks.from_dense(clip.xy, clip.visible, clip.confidence.astype(np.float32), clip.start)
         at = (tracks.track_flat, tracks.frame_flat)
         return cls(
-            name=path.stem,
+            name=name,
             tracks=tracks,
             size=(int(clip.size[0]), int(clip.size[1])),
             truth=np.any(clip.moving, axis=1).astype(np.int32),
