@@ -105,7 +105,6 @@ def write_masks(
         space.fresh(name)
     name_of = dict(zip(clip.selected.tolist(), clip.names, strict=True))
     radius = settings.dilation(clip.width, clip.height)
-    resting = _resting(clip, tracks, motion) if settings.rest == "keep" and tracks is not None and motion is not None else {}
     tally = _Tally()
     empty = np.zeros((clip.height, clip.width), np.uint8)
     everything: SoftFrames = ((f, empty, empty) for f in name_of) if frames is None else frames
@@ -113,7 +112,9 @@ def write_masks(
         for done, (frame, soft, small) in enumerate(everything, start=1):
             labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
             write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
-            masking = labels if frame not in resting else np.where(np.isin(labels, resting[frame]), np.uint8(0), labels)
+            masking = labels
+            if settings.rest == "keep" and tracks is not None and motion is not None:
+                masking = np.where(np.isin(labels, _resting(frame, tracks, motion)), np.uint8(0), labels)
             keep = keep_from_labels(masking, radius)
             if extra is not None:
                 keep = extra.combine(name_of[frame], keep)
@@ -176,19 +177,14 @@ def _image(space: Workspace, name: str) -> np.ndarray:
     return read_rgb(space.out / "images" / name)
 
 
-def _resting(clip: Clip, tracks: Tracks, motion: TrackMotion) -> dict[int, list[int]]:
-    """Per selected frame the objects of which less than a fifth of the visible tracks move then."""
-    result: dict[int, list[int]] = {}
-    for frame in clip.selected.tolist():
-        rows = tracks.rows_at(frame)
-        ids = np.searchsorted(tracks.offset, rows, side="right") - 1
-        owner, moving = motion.object_id[ids], motion.moving_flat[rows]
-        total = np.bincount(owner, minlength=1)
-        active = np.bincount(owner, moving, minlength=len(total))
-        rest = [k for k in range(1, len(total)) if total[k] and active[k] < 0.2 * total[k]]
-        if rest:
-            result[frame] = rest
-    return result
+def _resting(frame: int, tracks: Tracks, motion: TrackMotion) -> np.ndarray:
+    """The objects of which less than a fifth of the visible tracks move at a frame."""
+    rows = tracks.rows_at(frame)
+    owner, moving = motion.object_id[np.searchsorted(tracks.offset, rows, side="right") - 1], motion.moving_flat[rows]
+    total = np.bincount(owner, minlength=1)
+    active = np.bincount(owner, moving, minlength=len(total))
+    rest = (total > 0) & (active < 0.2 * total)
+    return np.flatnonzero(rest[1:]) + 1
 
 
 def remove_masks(out: Path) -> None:

@@ -16,6 +16,7 @@ from segmotion_plugin.tracks import TrackMotion, Tracks
 from segmotion_plugin.workspace import Workspace
 
 _FEATURE_CHANNELS = 64
+_NEIGHBOURS = 0.04  # share of the longer side up to which tracks are neighbours
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Plan:
                 progress=lambda share: update(round(100 * share)),
             )
         dynamic = motion.probability >= classifier.THRESHOLD
-        radius = 0.04 * max(clip.work_size)
+        radius = _NEIGHBOURS * max(clip.work_size)
         motion.object_id = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described)
         return motion
 
@@ -116,12 +117,32 @@ class Plan:
         settings: MaskSettings,
         console: Console,
     ) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
-        """Soft masks and object ids of the selected frames, at half the working size."""
+        """Soft masks and object ids of the selected frames, at half the working size.
+
+        The masks of all frames come first: which parts of them hang together over time tells which tracks are one object. The
+        objects found so are written to `motion`.
+        """
         from segmotion_plugin.densify.dense import densify
+        from segmotion_plugin.densify.labels import labelled, moving_in_masks, parts_under
+        from segmotion_plugin.densify.objects import group
         from segmotion_plugin.trackers.dis import FlowStore
 
         flow = FlowStore(space.work / "flow.raw", *clip.work_size)
-        return densify(clip, tracks, motion.probability, motion.object_id, flow, features, seed=settings.seed, frames=clip.selected)
+        width, height = clip.work_size
+        path = space.work / "soft.raw"
+        path.unlink(missing_ok=True)
+        store = RawStore(path, ((height + 1) // 2, (width + 1) // 2), np.uint8)
+        frames = densify(clip, tracks, motion.probability, flow, features, seed=settings.seed, frames=clip.selected)
+        with console.bar("segments", len(clip.selected)) as update:
+            for done, (frame, soft) in enumerate(frames, start=1):
+                store[frame] = np.round(255 * soft)
+                update(done)
+        part, seen = parts_under(tracks, ((frame, store[frame] > 127) for frame in clip.selected.tolist()))
+        dynamic = moving_in_masks(tracks, motion.probability, part, seen)
+        described = features_of_tracks(tracks, features, clip.work_size)
+        radius = _NEIGHBOURS * max(clip.work_size)
+        motion.object_id[:] = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described, patch=part)
+        return labelled(tracks, motion.object_id, store, clip.selected.tolist())
 
 
 def features_of_tracks(tracks: Tracks, features: RawStore, size: tuple[int, int]) -> np.ndarray:

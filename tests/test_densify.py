@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from segmotion_plugin import Tracks
 from segmotion_plugin.densify.appearance import Samples, fit_logistic
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.labels import assign_objects, enlarge
+from segmotion_plugin.densify.labels import assign_objects, enlarge, moving_in_masks, parts_under
 
 
 def test_the_cut_removes_noise_and_keeps_the_object() -> None:
@@ -145,3 +146,52 @@ def test_things_that_touch_for_a_while_and_part_are_two() -> None:
     found = _group(np.concatenate([one, other]))
     first, second = np.bincount(found[:64]).argmax(), np.bincount(found[64:]).argmax()
     assert first != second and (found[:64] == first).mean() > 0.95 and (found[64:] == second).mean() > 0.95
+
+
+def test_a_few_tracks_between_two_movers_do_not_make_one_of_them() -> None:
+    from segmotion_plugin.densify.cuts import cut_apart
+    from segmotion_plugin.densify.fragments import Sightings
+
+    time = np.arange(30)[None, :, None]
+    one = _block(40, 50)[:, None] + time * np.array([4.0, 0.0])
+    other = _block(72, 50)[:, None] + time * np.array([1.0, 1.0])
+    xy = np.concatenate([one, other]).astype(np.float32)
+    tracks = Tracks.from_dense(xy, np.ones(xy.shape[:2], bool))
+    side = np.repeat([0, 1], 64)
+    likeness = np.where(side[:, None] == side[None], 1.0, 0.02)
+    seen = Sightings.collect(tracks, np.arange(128), np.zeros(len(tracks.xy_flat), int), (320, 180), (0, 30))
+    weight = tracks.length.astype(np.float64)
+    found = cut_apart(seen, np.zeros(128, int), csr_matrix(likeness), weight, 100.0)
+    assert len(np.unique(found)) == 2 and len(np.unique(found[:64])) == 1 and len(np.unique(found[64:])) == 1
+    # One thing is not cut, wherever its graph is weakest.
+    together = Tracks.from_dense(np.concatenate([one, one + [32.0, 0.0]]).astype(np.float32), np.ones((128, 30), bool))
+    seen = Sightings.collect(together, np.arange(128), np.zeros(len(tracks.xy_flat), int), (320, 180), (0, 30))
+    assert np.unique(cut_apart(seen, np.zeros(128, int), csr_matrix(likeness), weight, 100.0)).tolist() == [0]
+
+
+def test_objects_of_two_shots_are_never_the_same() -> None:
+    from segmotion_plugin.densify.objects import group
+
+    time = np.arange(20)[None, :, None]
+    path = _block(60, 60)[:, None] + time * np.array([4.0, 0.0])
+    xy, visible = np.concatenate([path, path]).astype(np.float32), np.ones((128, 20), bool)
+    visible[:64, 10:] = visible[64:, :10] = False
+    xy[~visible] = np.nan
+    found = group(Tracks.from_dense(xy, visible), np.ones(128, bool), [(0, 10), (10, 20)], radius=14.0, size=(320, 180))
+    assert sorted({*found[:64].tolist()}) == [1] and sorted({*found[64:].tolist()}) == [2]
+
+
+def test_masks_tell_which_tracks_move_and_what_hangs_together() -> None:
+    xy = np.array([[10.0, 10.0], [14.0, 10.0], [60.0, 10.0], [90.0, 30.0]], np.float32)[:, None].repeat(3, axis=1)
+    tracks = Tracks.from_dense(xy, np.ones((4, 3), bool))
+    mask = np.zeros((20, 50), bool)
+    mask[3:8, 3:10] = mask[3:8, 28:33] = True
+    part, seen = parts_under(tracks, [(0, mask), (1, mask)])
+    part, seen = part.reshape(4, 3), seen.reshape(4, 3)
+    assert part[0, 0] == part[1, 0] >= 0 and part[2, 0] >= 0 and part[2, 0] != part[0, 0]
+    assert (part[3] == -1).all() and (part[:, 2] == -1).all() and seen[:, :2].all() and not seen[:, 2].any()
+    # Masks raise the doubtful ones that they cover and drop those that they do not, unless a frame without masks is all they have.
+    probability = np.array([0.9, 0.2, 0.001, 0.9])
+    assert moving_in_masks(tracks, probability, part.ravel(), seen.ravel()).tolist() == [True, True, False, False]
+    nowhere = np.zeros_like(seen.ravel())
+    assert moving_in_masks(tracks, probability, np.full(12, -1), nowhere).tolist() == [True, False, False, True]

@@ -10,7 +10,7 @@ import numpy as np
 
 from segmotion_plugin.tracks import TrackMotion, Tracks
 
-_WEIGHT = 4.0
+MASK_WEIGHT = 4.0
 """Log odds that a track gains when all its pixels are masked, and loses when none is."""
 
 
@@ -46,7 +46,7 @@ class MaskVotes:
         share = self._masked / np.maximum(self._seen, 1)
         known = self._seen > 0
         prior = np.clip(motion.probability.astype(np.float64), 1e-6, 1 - 1e-6)
-        logit = np.log(prior / (1 - prior)) + np.where(known, _WEIGHT * (2 * share - 1), 0.0)
+        logit = np.log(prior / (1 - prior)) + np.where(known, MASK_WEIGHT * (2 * share - 1), 0.0)
         probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
         moves = np.where(known, probability >= 0.5, motion.object_id > 0)
         object_id = np.where(moves, motion.object_id, 0).astype(np.int32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,7 +22,6 @@ from segmotion_plugin.densify.appearance import (
 from segmotion_plugin.densify.colours import ColourOptions, draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, follow, regions, splat
-from segmotion_plugin.densify.labels import assign_objects
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
@@ -296,36 +295,24 @@ def densify(
     clip: Clip,
     tracks: Tracks,
     probability: np.ndarray,
-    object_id: np.ndarray,
     flow: FlowStore,
     features: RawStore | np.ndarray,
     options: DenseOptions | None = None,
     seed: int = 0,
     frames: np.ndarray | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Soft masks and object ids of the wanted frames, at half the working size.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Soft masks of the wanted frames, at half the working size.
 
     Yields:
-        (frame index, h×w float32 soft mask (above 0.5 = moves), h×w uint8 object ids, also a little beyond the mask's border, so that
-        both can be enlarged). A shot without a dynamic track gives empty masks.
+        (frame index, h×w float32 soft mask (above 0.5 = moves)). A shot without a dynamic track gives empty masks.
     """
     wanted = set((frames if frames is not None else np.arange(len(clip))).tolist())
-    done = 0
     h, w = (clip.work_size[1] + 1) // 2, (clip.work_size[0] + 1) // 2
     for shot in clip.shots:
         inside = sorted(f for f in wanted if shot[0] <= f < shot[1])
         active = (probability > 0.5) & (tracks.first >= shot[0]) & (tracks.first < shot[1])
         densifier = Densifier(clip, shot, tracks, probability, flow, features, options, seed) if inside and active.any() else None
         for frame in inside:
-            soft, labels = np.zeros((h, w), np.float32), np.zeros((h, w), np.uint8)
-            if densifier is not None:
-                soft = densifier.segment(frame)
-                ids, xy = tracks.observations_at(frame)
-                labels = assign_objects(cv2.dilate(soft, np.ones((5, 5))) > 0.5, xy, object_id[ids])
-            yield frame, soft, labels
-            done += 1
-            if progress is not None:
-                progress(done)
+            yield frame, densifier.segment(frame) if densifier is not None else np.zeros((h, w), np.float32)
         if densifier is not None:
             densifier.close()

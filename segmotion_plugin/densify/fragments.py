@@ -1,4 +1,4 @@
-"""Joining fragments of objects: pieces that travel together, and pieces that follow one another in time.
+"""Fragments of objects and how surely two of them are one thing: they travel together, or one goes on where the other ended.
 
 Neighbouring tracks that move alike make fragments (`objects.group`). One thing may yield several: its limbs swing, it hides for a
 while, it turns. Over many frames, though, limbs stay with their body, and what comes out from behind a pole goes on as it went in.
@@ -18,14 +18,82 @@ from segmotion_plugin.tracks import Tracks
 
 _FEWEST = 3  # observations that tell where a fragment is
 _THERE = 0.2  # share of a fragment's largest number of observations from which on it is there
-_TOGETHER = 0.3  # drift between pieces of one thing, as a share of how far they travel through the world
-_SLACK = 0.006  # and this share of the image's longer side
-_WINDOW = 16  # frames over which drift is looked at
+_DRIFT = 0.3  # drift between pieces of one thing, as a share of how far they travel through the world
+_SLACK = 0.006  # and this share of the image's longer side, in so many frames:
+_FRAMES = 48
+_POINTS = 96  # of a path, when its extent is measured
 _GAP = 24  # longest absence, frames
-_BESIDE = 1.6  # distance of two fragments without contact over their extents, up to which they may be one thing
-_APART = 0.15  # share of frames in different patches up to which two fragments may be one thing
-_NEVER_APART = 2.0  # pieces always in one patch may drift by so much more
 _LIKE = 0.5  # least cosine between the mean features of pieces seen one after the other
+# Log odds that two fragments are one thing, by logistic regression on pairs of fragments in rendered worlds.
+_PRIOR, _BY_DRIFT, _BY_PARTING = 1.4, 1.7, 8.9
+_MOST_PARTING, _NOISE = 0.5, 0.2  # so that moving in unison does not outweigh parting
+_HALF_SURE = 4.0  # common frames that tell half of it
+_UNKNOWN, _UNLIKE = -0.5, -1.0  # log odds of fragments never seen together that do not, or cannot, follow one another
+
+
+@dataclass
+class Sightings:
+    """M visible observations of n tracks within a shot of T frames.
+
+    Attributes:
+        owner: M, 0 … n−1.
+        frame: M, 0 … T−1.
+        xy: M×2 positions, pixels.
+        step: M×2 displacements to the next frame; NaN where unknown.
+        world: M×2 displacements that the static world has there.
+        patch: M, the patch of moving tracks or of the mask that the observation lies in, −1 where unknown.
+        count: n.
+        num_frames: T.
+        size: (width, height) that the tracks are measured in.
+    """
+
+    owner: np.ndarray
+    frame: np.ndarray
+    xy: np.ndarray
+    step: np.ndarray
+    world: np.ndarray
+    patch: np.ndarray
+    count: int
+    num_frames: int
+    size: tuple[int, int]
+
+    @classmethod
+    def collect(
+        cls, tracks: Tracks, ids: np.ndarray, patch: np.ndarray, size: tuple[int, int], shot: tuple[int, int]
+    ) -> Sightings:
+        """Of the tracks `ids`; tracks not in `ids` are taken for the static world.
+
+        `patch` has a value for every observation of all tracks.
+        """
+        local = np.full(len(tracks), -1)
+        local[ids] = np.arange(len(ids))
+        last, track_flat = tracks.offset[1:] - 1, tracks.track_flat
+        parts = []
+        for frame in range(*shot):
+            rows = tracks.rows_at(frame)
+            track = track_flat[rows]
+            following = np.minimum(rows + 1, len(tracks.xy_flat) - 1)
+            goes_on = (rows < last[track]) & tracks.visible_flat[following]
+            xy, ahead = tracks.xy_flat[rows].astype(np.float64), (tracks.xy_flat[following] - tracks.xy_flat[rows]).astype(np.float64)
+            mine = local[track] >= 0
+            still = ~mine & goes_on
+            world = np.zeros((int(mine.sum()), 2))
+            if still.sum() >= 12 and len(world):
+                world = polynomial_flow(xy[still], ahead[still], np.ones(int(still.sum())), size)(xy[mine])
+            step = np.where(goes_on[mine, None], ahead[mine], np.nan)
+            at = np.full(len(world), frame - shot[0])
+            parts.append((local[track[mine]], at, xy[mine], step, world, patch[rows[mine]]))
+        owner, at, xy, step, world, place = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return cls(owner, at, xy, step, world, place, len(ids), shot[1] - shot[0], size)
+
+    def of(self, picked: np.ndarray) -> Sightings:
+        """The observations of some tracks, renumbered 0, 1, … in the order of their indices `picked`."""
+        local = np.full(self.count, -1)
+        local[picked] = np.arange(len(picked))
+        keep = local[self.owner] >= 0
+        frame, xy, step = self.frame[keep], self.xy[keep], self.step[keep]
+        owner, world, patch = local[self.owner[keep]], self.world[keep], self.patch[keep]
+        return Sightings(owner, frame, xy, step, world, patch, len(picked), self.num_frames, self.size)
 
 
 @dataclass
@@ -38,7 +106,8 @@ class Fragments:
         step: K×T×2 mean displacement to the next frame; NaN where unknown.
         world: K×T×2 displacement that the static world has there.
         extent: K×T standard deviation of the positions, pixels.
-        patch: K×T, the patch of moving tracks that the fragment mostly lies in (see `patches`), −1 where unknown.
+        patch: K×T, the patch that the fragment mostly lies in, −1 where unknown.
+        slack: pixels of drift that mean nothing.
     """
 
     count: np.ndarray
@@ -47,43 +116,32 @@ class Fragments:
     world: np.ndarray
     extent: np.ndarray
     patch: np.ndarray
+    slack: float
 
     @classmethod
-    def measure(
-        cls, tracks: Tracks, ids: np.ndarray, label: np.ndarray, patch: np.ndarray, size: tuple[int, int]
-    ) -> Fragments:
-        """From the tracks `ids` with labels 0 … K−1 (−1: none); tracks not in `ids` count as the static world."""
-        number = int(label.max()) + 1
-        shape = (number, tracks.num_frames)
-        owner = np.full(len(tracks), -2)
-        owner[ids] = label
-        main = np.full(shape, -1)
-        count, place, square, step, steps = (np.zeros((*shape, c)) for c in (1, 2, 1, 2, 1))
-        world = np.full((*shape, 2), np.nan)
-        last = tracks.offset[1:] - 1
-        for frame in range(tracks.num_frames):
-            rows = tracks.rows_at(frame)
-            track = tracks.track_flat[rows]
-            xy, who, goes_on = tracks.xy_flat[rows].astype(np.float64), owner[track], rows < last[track]
-            goes_on &= tracks.visible_flat[np.minimum(rows + 1, len(tracks.visible_flat) - 1)]
-            ahead = tracks.xy_flat[np.minimum(rows + 1, len(tracks.xy_flat) - 1)] - tracks.xy_flat[rows]
-            mine = who >= 0
-            np.add.at(count, (who[mine], frame, 0), 1)
-            np.add.at(place, (who[mine], frame), xy[mine])
-            np.add.at(square, (who[mine], frame, 0), (xy[mine] ** 2).sum(axis=1))
-            np.add.at(step, (who[mine & goes_on], frame), ahead[mine & goes_on])
-            np.add.at(steps, (who[mine & goes_on], frame, 0), 1)
-            main[:, frame] = _commonest(who[mine], patch[rows[mine]], number)
-            still = (who == -2) & goes_on
-            if still.sum() >= 12:
-                field = polynomial_flow(xy[still], ahead[still].astype(np.float64), np.ones(int(still.sum())), size)
-                seen = count[:, frame, 0] > 0
-                world[seen, frame] = field(place[seen, frame] / count[seen, frame])
+    def measure(cls, seen: Sightings, label: np.ndarray) -> Fragments:
+        """From n labels 0 … K−1 of tracks (−1: none)."""
+        number, frames = int(label.max()) + 1, seen.num_frames
+        who = label[seen.owner]
+        known = who >= 0
+        key = (who * frames + seen.frame)[known]
+
+        def total(values: np.ndarray | None, keys: np.ndarray = key) -> np.ndarray:
+            return np.bincount(keys, values, number * frames).reshape(number, frames)
+
+        def both(values: np.ndarray, keys: np.ndarray = key) -> np.ndarray:
+            return np.stack([total(values[:, 0], keys), total(values[:, 1], keys)], axis=2)
+
+        xy, step = seen.xy[known], seen.step[known]
+        goes_on = np.isfinite(step[:, 0])
+        count, steps = total(None), total(None, key[goes_on])
         with np.errstate(invalid="ignore", divide="ignore"):
-            place = np.where(count >= _FEWEST, place / count, np.nan)
-            step = np.where(steps >= _FEWEST, step / steps, np.nan)
-            extent = np.sqrt(np.maximum(square / count - (place**2).sum(axis=2, keepdims=True), 0))
-        return cls(count[..., 0], place, step, np.nan_to_num(world), extent[..., 0], main)
+            place = np.where(count[..., None] >= _FEWEST, both(xy) / count[..., None], np.nan)
+            mean_step = np.where(steps[..., None] >= _FEWEST, both(step[goes_on], key[goes_on]) / steps[..., None], np.nan)
+            extent = np.sqrt(np.maximum(total((xy**2).sum(axis=1)) / count - (place**2).sum(axis=2), 0))
+            world = np.nan_to_num(both(seen.world[known]) / count[..., None])
+        patch = _commonest(key, seen.patch[known], number * frames).reshape(number, frames)
+        return cls(count, place, mean_step, world, extent, patch, _SLACK * max(seen.size))
 
     def there(self, k: int) -> np.ndarray:
         """T bool: seen with a good part of what it is at its best; a few strays before and after do not count."""
@@ -98,31 +156,28 @@ class Fragments:
         known = (self.patch[a] >= 0) & (self.patch[b] >= 0) & self.there(a) & self.there(b)
         return float((self.patch[a] != self.patch[b])[known].mean()) if known.any() else 0.0
 
-    def beside(self, a: int, b: int) -> bool:
-        """Whether two fragments are about as far from each other as they are large, in most frames that see both."""
-        common = self.there(a) & self.there(b)
-        if not common.any():
-            return False
-        gap = np.linalg.norm(self.place[a, common] - self.place[b, common], axis=1)
-        return float(np.median(gap / (self.extent[a, common] + self.extent[b, common] + 1e-6))) < _BESIDE
+    def same(self, a: int, b: int, looks: np.ndarray | None = None) -> float:
+        """Log odds that two fragments are one thing; `looks` K×C unit vectors tell what each looks like.
 
-    def together(self, a: int, b: int, slack: float) -> float | None:
-        """Drift between two fragments over what is allowed (below 1: they travel together); None where never seen together."""
+        Seen together, what counts is how far they drift against each other over all common frames, as a share of how far they
+        travel (a limb swings, but stays), and how often they lie in different patches. Otherwise one has to go on as the other.
+        """
         moving = np.isfinite(self.step[a, :, 0]) & np.isfinite(self.step[b, :, 0])
         common = np.flatnonzero(moving & self.there(a) & self.there(b))
-        if len(common) < 3:
-            return None
-        worst = 0.0
-        for begin in range(0, len(common), _WINDOW // 2):
-            frames = common[begin : begin + _WINDOW]
-            if len(frames) < min(len(common), _WINDOW // 2):
-                break
-            drift = _reach(self.step[a, frames] - self.step[b, frames])
-            allowed = _TOGETHER * max(self.travel(a, frames), self.travel(b, frames)) + slack * len(frames) / _WINDOW
-            worst = max(worst, drift / allowed)
-        return worst
+        parting = _BY_PARTING * min(self.apart(a, b), _MOST_PARTING)
+        if len(common) >= 3:
+            drift = _reach(self.step[a, common] - self.step[b, common])
+            travel = max(self.travel(a, common), self.travel(b, common))
+            ratio = drift / (_DRIFT * travel + self.slack * max(1.0, len(common) / _FRAMES))
+            sure = len(common) / (len(common) + _HALF_SURE)
+            return float(sure * (_PRIOR - _BY_DRIFT * np.log(ratio + _NOISE) - parting))
+        if looks is not None and float(looks[a] @ looks[b]) < _LIKE:
+            return _UNLIKE
+        found = [self.goes_on_as(a, b), self.goes_on_as(b, a)]
+        known = [value for value in found if value is not None]
+        return 1 - min(known) - parting if known else _UNKNOWN
 
-    def goes_on_as(self, a: int, b: int, slack: float) -> float | None:
+    def goes_on_as(self, a: int, b: int) -> float | None:
         """Distance between where `a` would be when `b` appears and where `b` is, over what is allowed; None where they overlap."""
         seen_a, seen_b = np.flatnonzero(self.there(a)), np.flatnonzero(self.there(b))
         if not len(seen_a) or not len(seen_b):
@@ -139,7 +194,7 @@ class Fragments:
         speed_b = (self.step[b, after] - self.world[b, after]).mean(axis=0)
         drift = (self.world[a, end] + self.world[b, begin]) / 2 * gap
         miss = np.linalg.norm(self.place[a, end] + drift + (speed_a + speed_b) / 2 * gap - self.place[b, begin])
-        reach = self.extent[a, end] + self.extent[b, begin] + slack + 0.5 * abs(gap) * np.linalg.norm(speed_a + speed_b) / 2
+        reach = self.extent[a, end] + self.extent[b, begin] + self.slack + 0.5 * abs(gap) * np.linalg.norm(speed_a + speed_b) / 2
         turn = np.linalg.norm(speed_a - speed_b) / (np.linalg.norm(speed_a) + np.linalg.norm(speed_b) + 0.3)
         return float(max(miss / (1.5 * reach), turn / 0.7))
 
@@ -151,10 +206,11 @@ def patches(tracks: Tracks, ids: np.ndarray, distance: float, fewest: int = 4) -
     """
     moving = np.zeros(len(tracks), bool)
     moving[ids] = True
+    moving = moving[tracks.track_flat]
     out = np.full(len(tracks.xy_flat), -1)
     for frame in range(tracks.num_frames):
         rows = tracks.rows_at(frame)
-        rows = rows[moving[tracks.track_flat[rows]]]
+        rows = rows[moving[rows]]
         if len(rows) < fewest:
             continue
         pairs = cKDTree(tracks.xy_flat[rows]).query_pairs(distance, output_type="ndarray")
@@ -164,84 +220,55 @@ def patches(tracks: Tracks, ids: np.ndarray, distance: float, fewest: int = 4) -
     return out
 
 
-def _commonest(who: np.ndarray, patch: np.ndarray, number: int) -> np.ndarray:
-    """For each of `number` fragments the patch with most of its observations, −1 where it has fewer than `_FEWEST`."""
-    known = patch >= 0
-    votes = np.zeros((number, int(patch.max(initial=0)) + 1))
-    np.add.at(votes, (who[known], patch[known]), 1)
-    return np.where(votes.max(axis=1) >= _FEWEST, votes.argmax(axis=1), -1)
+def _commonest(key: np.ndarray, patch: np.ndarray, number: int) -> np.ndarray:
+    """For each of `number` keys the commonest patch of its observations, −1 where it has fewer than `_FEWEST` in it."""
+    out = np.full(number, -1)
+    inside = patch >= 0
+    if inside.any():
+        width = int(patch.max()) + 1
+        pair, votes = np.unique(key[inside] * width + patch[inside], return_counts=True)
+        order = np.argsort(votes, kind="stable")  # the last one written wins
+        order = order[votes[order] >= _FEWEST]
+        out[pair[order] // width] = pair[order] % width
+    return out
 
 
 def _reach(steps: np.ndarray) -> float:
     """Largest distance between two places of a path of n×2 steps."""
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+    if len(path) > _POINTS:
+        path = path[np.linspace(0, len(path) - 1, _POINTS).round().astype(int)]
     return float(np.linalg.norm(path[:, None] - path[None], axis=2).max())
 
 
-def join(
-    tracks: Tracks,
-    ids: np.ndarray,
-    label: np.ndarray,
-    touch: np.ndarray,
-    patch: np.ndarray,
-    size: tuple[int, int],
-    features: np.ndarray | None = None,
-) -> np.ndarray:
+def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
     """Labels of n tracks after fragments of one thing were joined, the surest pair first.
 
     Args:
-        tracks: all tracks of the clip.
-        ids: n indices of the tracks that move.
+        seen: what was seen of the tracks.
         label: n fragments 0 … K−1; −1 for tracks without one.
-        touch: K×K, how often tracks of two fragments were neighbours.
-        patch: M, see `patches`.
-        size: (width, height) that the tracks are measured in.
-        features: N×C features of all tracks (NaN = unknown), or None.
+        features: n×C features of the tracks against the mean of all tracks of the clip (NaN = unknown), or None.
     """
-    label, touch = label.copy(), touch.astype(np.float64).copy()
-    slack = _SLACK * max(size)
+    label = label.copy()
+    odds: dict[tuple[int, int], float] = {}
+    changed: int | None = None
     while True:
-        fragments = Fragments.measure(tracks, ids, label, patch, size)
-        present = np.unique(label[label >= 0])
-        looks = _looks(features, ids, label) if features is not None else None
-        best, pair = 1.0, None
-        for i, a in enumerate(present):
-            for b in present[i + 1 :]:
-                score = _score(fragments, int(a), int(b), touch, slack, looks)
-                if score is not None and score < best:
-                    best, pair = score, (int(a), int(b))
-        if pair is None:
+        fragments = Fragments.measure(seen, label)
+        looks = _looks(features, label) if features is not None else None
+        present = np.unique(label[label >= 0]).tolist()
+        pairs = [(a, b) for i, a in enumerate(present) for b in present[i + 1 :]]
+        for a, b in pairs:
+            if changed is None or changed in (a, b):
+                odds[a, b] = fragments.same(a, b, looks)
+        best = max(pairs, key=lambda pair: odds[pair], default=None)
+        if best is None or odds[best] <= 0:
             return label
-        a, b = pair
-        label[label == b] = a
-        touch[a] += touch[b]
-        touch[:, a] += touch[:, b]
+        label[label == best[1]] = best[0]
+        changed = best[0]
 
 
-def _score(
-    fragments: Fragments, a: int, b: int, touch: np.ndarray, slack: float, looks: np.ndarray | None
-) -> float | None:
-    apart = fragments.apart(a, b)
-    if apart > _APART:
-        return None  # what parts is not one thing
-    together = fragments.together(a, b, slack)
-    if together is not None:
-        if touch[a, b] == 0:  # a gap between them: body and head of a thing whose neck has no tracks
-            return together * 1.5 if fragments.beside(a, b) else None
-        return together / (_NEVER_APART if apart == 0 else 1.0)
-    if looks is not None and float(looks[a] @ looks[b]) < _LIKE:
-        return None
-    found = [fragments.goes_on_as(a, b, slack), fragments.goes_on_as(b, a, slack)]
-    known = [value for value in found if value is not None]
-    return min(known) if known else None
-
-
-def _looks(features: np.ndarray, ids: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """K×C unit vectors: mean feature of each fragment, against the mean of all tracks."""
-    known = np.isfinite(features).all(axis=1)
-    if not known.any():
-        return np.zeros((int(label.max()) + 1, features.shape[1]))
-    centred = np.nan_to_num(features[ids] - features[known].mean(axis=0))
+def _looks(features: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """K×C unit vectors: mean feature of each fragment."""
     total = np.zeros((int(label.max()) + 1, features.shape[1]))
-    np.add.at(total, label[label >= 0], centred[label >= 0])
+    np.add.at(total, label[label >= 0], np.nan_to_num(features[label >= 0]))
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)

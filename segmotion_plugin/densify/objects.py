@@ -2,8 +2,8 @@
 
 Neighbouring tracks that move alike over time belong together (Brox and Malik, "Object Segmentation by Long Term Analysis of Point
 Trajectories", ECCV 2010). Tracks on the border of two motions follow neither, because flow is smooth; as in DBSCAN (Ester et al.,
-KDD 1996) objects are the connected parts of *core* tracks, most of whose neighbours move as they do, and the others join the object
-they are most often next to.
+KDD 1996) objects are made of the connected parts of *core* tracks, most of whose neighbours move as they do, and the others join
+the object they are most often next to. Parts that hold two motions are cut (`cuts`), parts of one thing joined (`fragments`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from segmotion_plugin.densify.fragments import join, patches
+from segmotion_plugin.densify.cuts import cut_apart
+from segmotion_plugin.densify.fragments import Sightings, join, patches
 from segmotion_plugin.tracks import Tracks
 
 _STRIDE = 3  # frames over which displacements are compared
@@ -23,6 +24,8 @@ _RELATIVE = 0.15  # and this share of the displacement
 _LINK = 0.55  # share of the radius over which tracks are one patch
 _PARTED = 0.15  # share of common frames in different patches beyond which two tracks are not of one thing
 _CORE = 0.6  # share of a core track's neighbours that move alike
+_SURE = 8.0  # common looks that count fully when fragments are cut apart
+_WEAK = 1e-3  # likeness of tracks that part
 
 
 def group(
@@ -33,6 +36,7 @@ def group(
     radius: float,
     size: tuple[int, int],
     features: np.ndarray | None = None,
+    patch: np.ndarray | None = None,
     min_share: float = 0.02,
 ) -> np.ndarray:
     """Object ids of tracks: dynamic tracks that run close to each other and move alike are one object.
@@ -44,42 +48,69 @@ def group(
         radius: pixels within which tracks are neighbours.
         size: (width, height) that the tracks are measured in.
         features: N×C features of the tracks (NaN = unknown); they tell whether what comes back is what went away.
-        min_share: an object with a smaller share of the dynamic observations joins the larger one it touches most.
+        patch: for every observation of the tracks the part of the frame's mask that it lies in, −1 where in none; absent, dynamic
+            tracks that lie close to each other at a frame make a patch.
+        min_share: an object with a smaller share of the shot's dynamic observations joins the one it is most often in a patch with.
 
     Returns:
         N int32, 0 = static, 1.. = object, the largest first.
     """
-    ids = np.flatnonzero(dynamic)
+    label = np.full(len(tracks), -1)
+    if patch is None:
+        patch = patches(tracks, np.flatnonzero(dynamic), _LINK * radius)
+    if features is not None:
+        known = np.isfinite(features).all(axis=1)
+        features = features - features[known].mean(axis=0) if known.any() else None
+    count = 0
+    for shot in shots:
+        ids = np.flatnonzero(dynamic & (tracks.first >= shot[0]) & (tracks.first < shot[1]))
+        if len(ids):
+            label[ids] = count + _group_shot(tracks, ids, shot, radius, size, features, patch, min_share)
+            count = int(label.max()) + 1
     object_id = np.zeros(len(tracks), np.int32)
-    if not len(ids):
-        return object_id
-    patch = patches(tracks, ids, _LINK * radius)
-    near, unlike = _neighbours(tracks, ids, shots, radius)
-    alike = near.copy()
-    alike.data = (unlike.data <= near.data).astype(np.float64)  # mean of difference over tolerance at most 1
-    parted = coo_matrix(near)
-    alike.data[_parted(tracks, ids, patch, parted.row, parted.col)] = 0
-    alike.eliminate_zeros()
-    degree = np.diff(near.indptr)
-    core = (np.diff(alike.indptr) >= _CORE * degree) & (degree > 0)
-    picked = alike[core][:, core]
-    _, component = connected_components(picked, directed=False)
-    label = np.full(len(ids), -1)
-    label[core] = component
-    weight = tracks.length[ids].astype(np.float64)
-    label = _adopt(label, alike)
-    label = _dropped(label, weight, 0.25 * min_share * weight.sum())
-    once = _one_hot(label)
-    label = join(tracks, ids, label, np.asarray((once.T @ near @ once).todense()), patch, size, features)
-    label = _dropped(label, weight, min_share * weight.sum())
-    label = _by_patch(tracks, ids, label, patch)
-    amount = np.bincount(label, weight)
-    rank = np.zeros(len(amount), np.int32)
+    moving = label >= 0
+    amount = np.bincount(label[moving], tracks.length[moving], count)
+    rank = np.zeros(count, np.int32)
     order = np.argsort(-amount, kind="stable")
     order = order[amount[order] > 0]
     rank[order] = np.minimum(np.arange(1, len(order) + 1), 255)
-    object_id[ids] = rank[label]
+    object_id[moving] = rank[label[moving]]
     return object_id
+
+
+def _group_shot(
+    tracks: Tracks,
+    ids: np.ndarray,
+    shot: tuple[int, int],
+    radius: float,
+    size: tuple[int, int],
+    features: np.ndarray | None,
+    patch: np.ndarray,
+    min_share: float,
+) -> np.ndarray:
+    """Labels 0, 1, … of the dynamic tracks `ids` of a shot; see `group`."""
+    near, unlike = _neighbours(tracks, ids, [shot], radius)
+    pairs = coo_matrix(near)
+    parted = _parted(tracks, ids, patch, pairs.row, pairs.col)
+    alike = near.copy()
+    alike.data = ((unlike.data <= near.data) & ~parted).astype(np.float64)  # mean of difference over tolerance at most 1
+    alike.eliminate_zeros()
+    degree = np.diff(near.indptr)
+    core = (np.diff(alike.indptr) >= _CORE * degree) & (degree > 0)
+    _, component = connected_components(alike[core][:, core], directed=False)
+    label = np.full(len(ids), -1)
+    label[core] = component
+    weight = tracks.length[ids].astype(np.float64)
+    least = 0.25 * min_share * weight.sum()
+    label = _dropped(_adopt(label, alike), weight, least)
+    seen = Sightings.collect(tracks, ids, patch, size, shot)
+    likeness = near.copy()
+    likeness.data = np.minimum(near.data, _SURE) * np.exp(-np.sqrt(unlike.data / np.maximum(near.data, 1e-9)))
+    likeness.data = np.where(parted, _WEAK, np.maximum(likeness.data, 0.1 * _WEAK))
+    label = cut_apart(seen, label, likeness, weight, least)
+    label = join(seen, label, None if features is None else features[ids])
+    label = _dropped(label, weight, min_share * weight.sum())
+    return _by_patch(seen, label)
 
 
 def _neighbours(
@@ -166,28 +197,23 @@ def _dropped(label: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
     return np.where(known, new[np.maximum(label, 0)], -1)
 
 
-def _by_patch(tracks: Tracks, ids: np.ndarray, label: np.ndarray, patch: np.ndarray) -> np.ndarray:
+def _by_patch(seen: Sightings, label: np.ndarray) -> np.ndarray:
     """Tracks without a label take the commonest one of the patches they lie in, else that of the nearest labelled track."""
-    owner = np.full(len(tracks), -1)
-    owner[ids] = label
-    local = np.full(len(tracks), -1)
-    local[ids] = np.arange(len(ids))
     number = int(label.max()) + 1
-    votes, near = np.zeros((len(ids), number)), np.zeros((len(ids), number))
-    for frame in range(tracks.num_frames):
-        rows = tracks.rows_at(frame)
-        track = tracks.track_flat[rows]
-        rows, track = rows[local[track] >= 0], track[local[track] >= 0]
-        known = owner[track] >= 0
+    votes, near = np.zeros((len(label), number)), np.zeros((len(label), number))
+    order = np.argsort(seen.frame, kind="stable")
+    for rows in np.split(order, np.searchsorted(seen.frame[order], np.arange(1, seen.num_frames))):
+        track, patch = seen.owner[rows], seen.patch[rows]
+        known = label[track] >= 0
         if known.all() or not known.any():
             continue
-        inside = known & (patch[rows] >= 0)
-        counts = np.zeros((int(patch[rows].max(initial=0)) + 1, number))
-        np.add.at(counts, (patch[rows[inside]], owner[track[inside]]), 1)
-        asking = ~known & (patch[rows] >= 0)
-        votes[local[track[asking]]] += counts[patch[rows[asking]]]
-        _, closest = cKDTree(tracks.xy_flat[rows[known]]).query(tracks.xy_flat[rows[~known]])
-        np.add.at(near, (local[track[~known]], owner[track[known]][closest]), 1)
+        inside = known & (patch >= 0)
+        counts = np.zeros((int(patch.max(initial=0)) + 1, number))
+        np.add.at(counts, (patch[inside], label[track[inside]]), 1)
+        asking = ~known & (patch >= 0)
+        votes[track[asking]] += counts[patch[asking]]
+        _, closest = cKDTree(seen.xy[rows[known]]).query(seen.xy[rows[~known]])
+        np.add.at(near, (track[~known], label[track[known]][closest]), 1)
     guess = np.where(votes.any(axis=1), votes.argmax(axis=1), near.argmax(axis=1))
     return np.where(label >= 0, label, guess)
 

@@ -1,0 +1,75 @@
+"""Cutting fragments that hold two things apart.
+
+Fragments are connected parts of a graph of tracks that move alike, so a few tracks between two movers suffice to make one fragment
+of them. Normalised cuts (Shi and Malik, PAMI 2000) find where a graph hangs together least; whether the two sides are
+two things is then asked of their motion, as for any other two fragments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
+from segmotion_plugin.densify.fragments import Fragments, Sightings
+
+_VECTORS = 4  # eigenvectors that are tried
+_DEPTH = 6  # cuts after one another
+_TWO = 0.4  # log odds of being one thing below which two sides may be two; what is one after all is joined again
+_FEWEST = 16  # tracks of a fragment that is looked at
+
+
+def cut_apart(seen: Sightings, label: np.ndarray, likeness: csr_matrix, weight: np.ndarray, least: float) -> np.ndarray:
+    """Labels of n tracks after fragments whose sides move differently were cut.
+
+    Args:
+        seen: what was seen of the tracks.
+        label: n fragments 0 … K−1; −1 for tracks without one.
+        likeness: n×n symmetric, how alike neighbouring tracks move.
+        weight: n observations of each track.
+        least: observations that a side has at least.
+    """
+    label = label.copy()
+    queue = [(k, 0) for k in range(int(label.max(initial=-1)) + 1)]
+    while queue:
+        k, depth = queue.pop(0)
+        mine = np.flatnonzero(label == k)
+        if depth >= _DEPTH or len(mine) < _FEWEST or weight[mine].sum() < 2 * least:
+            continue
+        part = seen.of(mine)
+        best, side = _TWO, None
+        for cut in _cuts(likeness[mine][:, mine], weight[mine], least):
+            odds = Fragments.measure(part, cut.astype(int)).same(0, 1)
+            if odds < best:
+                best, side = odds, cut
+        if side is not None:
+            new = int(label.max()) + 1
+            label[mine[side]] = new
+            queue += [(k, depth + 1), (new, depth + 1)]
+    return label
+
+
+def _cuts(likeness: csr_matrix, weight: np.ndarray, least: float) -> Iterator[np.ndarray]:
+    """n bool sides of the best cut along each of the first eigenvectors."""
+    n = likeness.shape[0]
+    degree = np.asarray(likeness.sum(axis=1)).ravel() + 1e-9
+    scale = diags(degree**-0.5)
+    try:
+        values, vectors = eigsh(scale @ likeness @ scale, k=min(_VECTORS + 1, n - 1), which="LA", v0=np.ones(n), maxiter=400, tol=1e-3)
+    except ArpackNoConvergence as error:
+        values, vectors = error.eigenvalues, error.eigenvectors
+    edges = likeness.tocoo()
+    for column in np.argsort(-values, kind="stable")[1:]:
+        order = np.argsort(vectors[:, column] / np.sqrt(degree), kind="stable")
+        rank = np.empty(n, int)
+        rank[order] = np.arange(n)
+        low, high = np.minimum(rank[edges.row], rank[edges.col]), np.maximum(rank[edges.row], rank[edges.col])
+        crossing = np.cumsum(np.bincount(low, edges.data, n) - np.bincount(high, edges.data, n))[:-1] / 2
+        volume = np.cumsum(degree[order])[:-1]
+        price = crossing / volume + crossing / (degree.sum() - volume)
+        before = np.cumsum(weight[order])[:-1]
+        enough = np.minimum(before, weight.sum() - before) >= least
+        if enough.any():
+            yield rank > int(np.where(enough, price, np.inf).argmin())
