@@ -195,3 +195,27 @@ def test_masks_tell_which_tracks_move_and_what_hangs_together() -> None:
     assert moving_in_masks(tracks, probability, part.ravel(), seen.ravel()).tolist() == [True, True, False, False]
     nowhere = np.zeros_like(seen.ravel())
     assert moving_in_masks(tracks, probability, np.full(12, -1), nowhere).tolist() == [True, False, False, True]
+
+
+def test_what_looks_alike_comes_back_as_the_same_object_and_what_does_not_is_another() -> None:
+    from segmotion_plugin.densify.fragments import Sightings, join
+
+    time = np.arange(40)[None, :, None]
+    path = (_block(30, 60)[:, None] + time * np.array([5.0, 0.0])).astype(np.float32)
+    seen = np.concatenate([np.repeat((np.arange(40) < 10)[None], 64, axis=0), np.repeat((np.arange(40) > 24)[None], 64, axis=0)])
+    tracks = Tracks.from_dense(np.where(seen[..., None], np.concatenate([path, path + [0.0, 30.0]]), np.nan), seen)
+    sightings = Sightings.collect(tracks, np.arange(128), np.zeros(len(tracks.xy_flat), int), (320, 180), (0, 40))
+    label, alike = np.repeat([0, 1], 64), np.ones((128, 3), np.float32)
+    assert np.unique(join(sightings, label, alike)).tolist() == [0]
+    alike[64:] = [1.0, -1.0, -1.0]
+    assert np.unique(join(sightings, label, alike)).tolist() == [0, 1]
+
+
+def test_a_small_animal_without_a_rigid_part_is_an_object() -> None:
+    rng = np.random.default_rng(5)
+    time = np.arange(30)[None, :, None]
+    body = _block(40, 30, 12, 12)[:, None] + time * np.array([3.0, 0.0])
+    swing = 6.0 * np.sin(time * 0.9 + rng.uniform(0, 2 * np.pi, (36, 1, 1))) * np.array([1.0, 0.0])
+    animal = _block(270, 120, 6, 6)[:, None] - time * np.array([5.0, 0.0]) + swing
+    found = _group(np.concatenate([body, animal]))
+    assert np.unique(found[:144]).tolist() == [1] and np.unique(found[144:]).tolist() == [2]

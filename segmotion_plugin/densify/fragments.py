@@ -22,13 +22,16 @@ _DRIFT = 0.3  # drift between pieces of one thing, as a share of how far they tr
 _SLACK = 0.006  # and this share of the image's longer side, in so many frames:
 _FRAMES = 48
 _POINTS = 96  # of a path, when its extent is measured
-_GAP = 24  # longest absence, frames
+_GAP = 24  # absence that does not make a return less likely, frames
 _LIKE = 0.5  # least cosine between the mean features of pieces seen one after the other
 # Log odds that two fragments are one thing, by logistic regression on pairs of fragments in rendered worlds.
 _PRIOR, _BY_DRIFT, _BY_PARTING = 1.4, 1.7, 8.9
 _MOST_PARTING, _NOISE = 0.5, 0.2  # so that moving in unison does not outweigh parting
 _HALF_SURE = 4.0  # common frames that tell half of it
-_UNKNOWN, _UNLIKE = -0.5, -1.0  # log odds of fragments never seen together that do not, or cannot, follow one another
+_UNKNOWN = -0.5  # log odds of fragments never seen together of which nothing else is known
+_ANEW, _BY_LOOKS = 0.5, 6.0  # log odds of those that look just alike enough and fit, and what more likeness adds
+_ONE = 0.0  # log odds from which on two fragments are joined
+_SPEED = 8  # frames over which speed is measured before something goes and after it comes
 
 
 @dataclass
@@ -171,32 +174,34 @@ class Fragments:
             ratio = drift / (_DRIFT * travel + self.slack * max(1.0, len(common) / _FRAMES))
             sure = len(common) / (len(common) + _HALF_SURE)
             return float(sure * (_PRIOR - _BY_DRIFT * np.log(ratio + _NOISE) - parting))
-        if looks is not None and float(looks[a] @ looks[b]) < _LIKE:
-            return _UNLIKE
-        found = [self.goes_on_as(a, b), self.goes_on_as(b, a)]
-        known = [value for value in found if value is not None]
-        return 1 - min(known) - parting if known else _UNKNOWN
+        return self._goes_on(a, b, looks) - parting * len(common) / (len(common) + _HALF_SURE)
 
-    def goes_on_as(self, a: int, b: int) -> float | None:
-        """Distance between where `a` would be when `b` appears and where `b` is, over what is allowed; None where they overlap."""
+    def _goes_on(self, a: int, b: int, looks: np.ndarray | None) -> float:
+        """Log odds that of two fragments never seen together one goes on as the other: it looks alike and is where the other led."""
+        if not self.there(a).any() or not self.there(b).any():
+            return _UNKNOWN
+        if np.flatnonzero(self.there(a))[0] > np.flatnonzero(self.there(b))[0]:
+            a, b = b, a
         seen_a, seen_b = np.flatnonzero(self.there(a)), np.flatnonzero(self.there(b))
-        if not len(seen_a) or not len(seen_b):
-            return None
         end, begin = seen_a[-1], seen_b[0]
         gap = int(begin - end)
-        if gap < -2 or gap > _GAP:
-            return None
-        before = np.flatnonzero(np.isfinite(self.step[a, : end + 1, 0]))[-6:]
-        after = np.flatnonzero(np.isfinite(self.step[b, :, 0]))[:6]
+        before = np.flatnonzero(np.isfinite(self.step[a, : end + 1, 0]))[-_SPEED:]
+        after = np.flatnonzero(np.isfinite(self.step[b, :, 0]))[:_SPEED]
         if not len(before) or not len(after):
-            return None
-        speed_a = (self.step[a, before] - self.world[a, before]).mean(axis=0)
-        speed_b = (self.step[b, after] - self.world[b, after]).mean(axis=0)
-        drift = (self.world[a, end] + self.world[b, begin]) / 2 * gap
-        miss = np.linalg.norm(self.place[a, end] + drift + (speed_a + speed_b) / 2 * gap - self.place[b, begin])
-        reach = self.extent[a, end] + self.extent[b, begin] + self.slack + 0.5 * abs(gap) * np.linalg.norm(speed_a + speed_b) / 2
-        turn = np.linalg.norm(speed_a - speed_b) / (np.linalg.norm(speed_a) + np.linalg.norm(speed_b) + 0.3)
-        return float(max(miss / (1.5 * reach), turn / 0.7))
+            return _UNKNOWN
+        alike = None if looks is None else _BY_LOOKS * (float(looks[a] @ looks[b]) - _LIKE)
+        if gap < -2:  # one hides for a while, and the other is seen meanwhile
+            return _UNKNOWN if alike is None else alike + _UNKNOWN
+        speed_a = np.median(self.step[a, before] - self.world[a, before], axis=0)
+        speed_b = np.median(self.step[b, after] - self.world[b, after], axis=0)
+        drift = (self.world[a, end] + self.world[b, begin] + speed_a + speed_b) / 2 * gap
+        miss = float(np.linalg.norm(self.place[a, end] + drift - self.place[b, begin]))
+        reach = self.extent[a, end] + self.extent[b, begin] + self.slack + 0.25 * abs(gap) * np.linalg.norm(speed_a + speed_b)
+        turn = float(np.linalg.norm(speed_a - speed_b) / (np.linalg.norm(speed_a) + np.linalg.norm(speed_b) + 0.3))
+        if alike is None:
+            return _UNKNOWN if gap > _GAP else 1 - float(max(miss / (1.5 * reach), turn / 0.7))
+        late = max(gap - _GAP, 0) / _GAP
+        return _ANEW + alike - max(miss / (1.5 * reach) - 1, 0.0) - 2 * max(turn - 0.5, 0.0) - late
 
 
 def patches(tracks: Tracks, ids: np.ndarray, distance: float, fewest: int = 4) -> np.ndarray:
@@ -261,7 +266,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
             if changed is None or changed in (a, b):
                 odds[a, b] = fragments.same(a, b, looks)
         best = max(pairs, key=lambda pair: odds[pair], default=None)
-        if best is None or odds[best] <= 0:
+        if best is None or odds[best] <= _ONE:
             return label
         label[label == best[1]] = best[0]
         changed = best[0]

@@ -24,6 +24,9 @@ _RELATIVE = 0.15  # and this share of the displacement
 _LINK = 0.55  # share of the radius over which tracks are one patch
 _PARTED = 0.15  # share of common frames in different patches beyond which two tracks are not of one thing
 _CORE = 0.6  # share of a core track's neighbours that move alike
+_ENOUGH = 14.0  # observations per frame of the shot that make an object, however large the others are
+_PIECE = 0.25  # share of an object that a fragment has at least
+_REST = 2.0  # and one of tracks that do not move alike, fragments
 _SURE = 8.0  # common looks that count fully when fragments are cut apart
 _WEAK = 1e-3  # likeness of tracks that part
 
@@ -37,7 +40,7 @@ def group(
     size: tuple[int, int],
     features: np.ndarray | None = None,
     patch: np.ndarray | None = None,
-    min_share: float = 0.02,
+    min_share: float = 0.03,
 ) -> np.ndarray:
     """Object ids of tracks: dynamic tracks that run close to each other and move alike are one object.
 
@@ -101,15 +104,18 @@ def _group_shot(
     label = np.full(len(ids), -1)
     label[core] = component
     weight = tracks.length[ids].astype(np.float64)
-    least = 0.25 * min_share * weight.sum()
+    enough = min(min_share * weight.sum(), _ENOUGH * (shot[1] - shot[0]))
+    least = _PIECE * enough
     label = _dropped(_adopt(label, alike), weight, least)
+    near.data[parted] = 0
+    label = _remnants(label, near, weight, least)
     seen = Sightings.collect(tracks, ids, patch, size, shot)
     likeness = near.copy()
-    likeness.data = np.minimum(near.data, _SURE) * np.exp(-np.sqrt(unlike.data / np.maximum(near.data, 1e-9)))
+    likeness.data = np.minimum(near.data, _SURE) * np.exp(-np.sqrt(unlike.data / np.maximum(near.data, 1.0)))
     likeness.data = np.where(parted, _WEAK, np.maximum(likeness.data, 0.1 * _WEAK))
     label = cut_apart(seen, label, likeness, weight, least)
     label = join(seen, label, None if features is None else features[ids])
-    label = _dropped(label, weight, min_share * weight.sum())
+    label = _dropped(label, weight, enough)
     return _by_patch(seen, label)
 
 
@@ -184,6 +190,24 @@ def _adopt(label: np.ndarray, alike: csr_matrix) -> np.ndarray:
         take = (label < 0) & voted
         label[take] = best[take]
     return label
+
+
+def _remnants(label: np.ndarray, near: csr_matrix, weight: np.ndarray, least: float) -> np.ndarray:
+    """Tracks without a label make fragments with neighbours that have none either and stay in one patch with them.
+
+    What has no rigid part, such as a small animal, has no core tracks to begin with.
+    """
+    left = np.flatnonzero(label < 0)
+    if not len(left):
+        return label
+    graph = near[left][:, left]
+    graph.eliminate_zeros()
+    _, component = connected_components(graph, directed=False)
+    amount = np.bincount(component, weight[left])
+    number = np.where(amount >= _REST * least, int(label.max(initial=-1)) + np.cumsum(amount >= _REST * least), -1)
+    out = label.copy()
+    out[left] = number[component]
+    return out
 
 
 def _dropped(label: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
