@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from segmotion_colmap.binary import ColmapBinary, put_largest_first
 from segmotion_colmap.intrinsics import Intrinsics, read_intrinsics, write_intrinsics
-from segmotion_colmap.undistort import undistort_masks
+from segmotion_colmap.undistort import read_model, undistort_masks
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
@@ -131,3 +131,18 @@ def test_masks_of_another_size_and_folders_without_model_are_refused(distorted):
     write_png(distorted / "masks" / "cam" / "a.png.png", np.zeros((90, 160), np.uint8))
     with pytest.raises(SegmotionError, match="160×90 pixels, but the camera has 320×180"):
         undistort_masks(distorted / "sparse", distorted / "masks", distorted / "new")
+
+
+def test_models_are_read_as_text_and_damaged_ones_refused(distorted):
+    import pycolmap
+
+    (distorted / "text").mkdir()
+    pycolmap.Reconstruction(str(distorted / "sparse")).write_text(str(distorted / "text"))
+    assert read_model(distorted / "text").num_images() == 1
+    data = (distorted / "sparse" / "images.bin").read_bytes()
+    (distorted / "sparse" / "images.bin").write_bytes(data[:-5])
+    with pytest.raises(SegmotionError, match="images.bin: not a readable COLMAP model"):
+        undistort_masks(distorted / "sparse", distorted / "masks", distorted / "new")
+    (distorted / "text" / "cameras.txt").write_text("1 NO_SUCH_MODEL 320 180 1\n")
+    with pytest.raises(SegmotionError, match="not a readable sparse model"):
+        read_model(distorted / "text")

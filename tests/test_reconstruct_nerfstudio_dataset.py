@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,16 @@ def test_a_missing_mask_or_model_is_told(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "transforms.json").exists()
     with pytest.raises(SegmotionError, match="no COLMAP model"):
         nerfstudio_dataset.write(tmp_path, tmp_path)
+
+
+def test_a_model_that_was_cut_off_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "colmap" / "sparse" / "0", tmp_path / "0")
+    data = (tmp_path / "0" / "images.bin").read_bytes()
+    (tmp_path / "0" / "images.bin").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SegmotionError, match="images.bin: not a readable COLMAP model"):
+        nerfstudio_dataset.transforms(tmp_path / "0")
+    with pytest.raises(SegmotionError, match="images.bin: not a readable COLMAP model"):
+        nerfstudio_dataset.write_points(tmp_path / "0", tmp_path / "points.ply")
 
 
 def test_times_that_are_not_known_for_every_frame_are_left_out(folder: Path) -> None:

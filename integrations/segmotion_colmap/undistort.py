@@ -10,6 +10,7 @@ import numpy as np
 from segmotion_colmap.database import read_keep
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
+from segmotion_plugin.reconstruct import model_files
 
 if TYPE_CHECKING:
     import pycolmap
@@ -61,15 +62,17 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
 
 
 def read_model(folder: Path) -> pycolmap.Reconstruction:
-    """Read a sparse model.
+    """Read a sparse model, binary or text.
 
     Raises:
-        SegmotionError: there is none in this folder.
+        SegmotionError: there is none in this folder, or a damaged one.
     """
+    if (Path(folder) / "cameras.bin").is_file():
+        return model_files.read_model(folder)
+    if not (Path(folder) / "cameras.txt").is_file():
+        raise SegmotionError(f"{folder}: no sparse model (cameras.bin or cameras.txt) in this folder")
     import pycolmap
 
-    if not any((Path(folder) / f"cameras.{kind}").is_file() for kind in ("bin", "txt")):
-        raise SegmotionError(f"{folder}: no sparse model (cameras.bin or cameras.txt) in this folder")
     try:
         return pycolmap.Reconstruction(str(folder))
     except (ValueError, RuntimeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from segmotion_plugin.clip import natural_key
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path, write_json, write_png
 from segmotion_plugin.reconstruct.mapping import cameras_from_reconstruction
+from segmotion_plugin.reconstruct.model_files import read_model
+
+if TYPE_CHECKING:
+    import pycolmap
 
 # nerfstudio's world: x stays, COLMAP's z becomes y, and COLMAP's y (down) becomes minus z.
 APPLIED_TRANSFORM = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
@@ -164,12 +168,10 @@ def write_downscaled(out: Path, folder: str, factors: Sequence[int] = (2, 4, 8))
                 temporary.write_bytes(data.tobytes())
 
 
-def _read(model: Path) -> Any:
-    import pycolmap
-
+def _read(model: Path) -> pycolmap.Reconstruction:
     if not (Path(model) / "images.bin").is_file():
         raise SegmotionError(f"{model}: no COLMAP model here (images.bin is missing)")
-    reconstruction = pycolmap.Reconstruction(Path(model))
+    reconstruction = read_model(model)
     if reconstruction.num_cameras() != 1:
         raise SegmotionError(
             f"{model}: {reconstruction.num_cameras()} cameras; transforms.json is written for one shared camera"
