@@ -142,7 +142,7 @@ class Shot:
                 self.narrow = True
                 outcome.candidates.append(self._run(run, focal, known))
                 # Where that did not help, other priors are tried with the angles that cost less.
-                self.narrow = self.models[-1] is not None
+                self.narrow = self._weakness(len(self.models) - 1) is None
             best, outcome.agreement = self._best()
             if self._weakness(best) is not None:
                 # A prior far from the truth may hide what is there, but two of them hardly do.
