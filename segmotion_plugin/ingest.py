@@ -17,6 +17,7 @@ from segmotion_plugin.settings import MaskSettings, fingerprint
 from segmotion_plugin.shots import CutDetector
 from segmotion_plugin.workspace import Workspace
 
+_MOST_ENLARGED = 2.0
 _KEPT_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
@@ -30,7 +31,7 @@ def source_key(path: Path, settings: MaskSettings) -> str:
     else:
         open_source(path)  # says what is wrong
         identity = []
-    return fingerprint("frames-1", identity, settings.work_size, settings.fps, settings.unordered)
+    return fingerprint("frames-2", identity, settings.work_size, settings.fps, settings.unordered)
 
 
 def select(count: int, every: int, target: int | None) -> np.ndarray:
@@ -115,7 +116,7 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
                 frames = RawStore(raw, (size[1], size[0], 3), np.uint8)
             if image.shape[:2] != (height, width):
                 raise SegmotionError(f"{path}: the picture size changes at frame {entry.number}; cut the video there")
-            small = image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            small = image if size == (width, height) else cv2.resize(image, size, interpolation=_interpolation(width, size))
             if settings.unordered or detector(small):
                 cuts.append(len(entries))
             frames[len(entries)] = small
@@ -137,8 +138,13 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
 
 
 def _work_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    factor = min(1.0, long_side / max(width, height))
+    """Small images are enlarged, to twice their size at most: masks are drawn at half of this size, where movers must not get lost."""
+    factor = min(_MOST_ENLARGED, long_side / max(width, height))
     return max(16, round(width * factor)), max(16, round(height * factor))
+
+
+def _interpolation(width: int, size: tuple[int, int]) -> int:
+    return cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
 
 
 def _write_images(path: Path, space: Workspace, selected: np.ndarray, settings: MaskSettings, console: Console) -> list[str]:

@@ -44,8 +44,9 @@ class MaskSettings:
     """Frames per second of an image folder, for time stamps."""
     unordered: bool = False
     """The images are a photo set, not a sequence: each is its own shot, matched exhaustively."""
-    work_size: int = 854
-    """Longer side of the frames that motion is measured on; images and masks keep their own size."""
+    work_size: int = 1280
+    """Longer side of the frames that motion is measured on, in pixels; smaller images are enlarged towards it, to twice their size at
+    most. Images and masks keep their own size."""
     device: str = "auto"
     """auto, cpu or cuda."""
     tracker_source: Path | None = None

@@ -62,6 +62,12 @@ def fit_logistic(
     penalty = np.full(x.shape[1], ridge) if scale is None else ridge * scale
     if prior is None:
         penalty[-1] *= 1e-3
+    def loss(candidate: np.ndarray) -> float:
+        score = x @ candidate
+        misfit = samples.weight @ (np.logaddexp(0.0, score) - samples.target * score)
+        return float(misfit + 0.5 * (penalty * (candidate - base) ** 2).sum())
+
+    reached = loss(weights)
     for _ in range(steps):
         p = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30, 30)))
         gradient = x.T @ (samples.weight * (p - samples.target)) + penalty * (weights - base)
@@ -69,7 +75,12 @@ def fit_logistic(
         hessian = (x * curvature[:, None]).T @ x
         hessian[np.diag_indices_from(hessian)] += penalty
         step = np.linalg.solve(hessian, gradient)
-        weights = weights - step
+        # A full step overshoots where almost all samples are on one side (small movers): it is halved until it leads down.
+        while (lower := loss(weights - step)) > reached and np.abs(step).max() > 1e-3:
+            step = step / 2
+        if lower > reached:
+            break
+        weights, reached = weights - step, lower
         if np.abs(step).max() < 1e-3:
             break
     return weights.astype(np.float32)
