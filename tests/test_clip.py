@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,7 +78,22 @@ def test_images_are_named_as_ns_process_data_names_them(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/frame_00002.jpg").read_bytes() == (folder / "x2.JPG").read_bytes()
     with Image.open(tmp_path / "out/images/frame_00004.png") as deep:
         assert deep.mode == "RGB"
-    np.testing.assert_array_equal(clip.frames[2], picture(10))
+    np.testing.assert_array_equal(clip.frames[2], cv2.resize(picture(10), (128, 96), interpolation=cv2.INTER_LINEAR))
+
+
+def test_frames_are_brought_near_the_working_size(tmp_path: Path) -> None:
+    def worked(width: int, height: int, work_size: int) -> tuple[int, int]:
+        folder = tmp_path / f"{width}-{work_size}"
+        folder.mkdir()
+        for number in range(2):
+            Image.fromarray(np.full((height, width, 3), 100 + number, np.uint8)).save(folder / f"{number}.png")
+        clip, _ = ingest(folder, Workspace.create(tmp_path / f"out {folder.name}", folder), MaskSettings(work_size=work_size), QUIET)
+        assert (clip.width, clip.height) == (width, height)
+        return clip.work_size
+
+    assert worked(160, 90, 128) == (128, 72)
+    assert worked(160, 90, 240) == (240, 135)
+    assert worked(160, 90, 1280) == (320, 180)  # more than twice would show nothing new
 
 
 def test_video_frames_have_numbers_and_times(tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_samples_without_weight_do_not_count() -> None:
     assert weights[0] > 0.5
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_local_model_of_a_small_mover_fits_no_worse_than_the_prior(seed: int) -> None:
+    # A prior that is sure and wrong about many samples: an undamped step of Newton's method overshoots here.
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(0, 1, (3000, 12)).astype(np.float32)
+    target = (inputs[:, 0] > 2.0).astype(np.float32)
+    prior = np.concatenate([rng.normal(0, 8, 12), [-12.0]]).astype(np.float32)
+    samples = Samples(inputs, target, np.ones(3000), np.zeros(3000))
+
+    def loss(weights: np.ndarray) -> float:
+        score = inputs @ weights[:-1].astype(np.float64) + weights[-1]
+        return float((np.logaddexp(0, score) - target * score).sum() + ((weights - prior) ** 2).sum())
+
+    assert loss(fit_logistic(samples, prior=prior, ridge=2.0, steps=4)) < loss(prior)
+
+
 def test_pixels_belong_to_the_nearest_track() -> None:
     dynamic = np.zeros((20, 40), bool)
     dynamic[5:15, 4:36] = True

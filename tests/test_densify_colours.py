@@ -7,8 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from segmotion_plugin.densify.colours import ColourOptions, colour_bins, colour_odds, draw_again, resting
+from segmotion_plugin.densify.cut import edge_weight
 
-_BORDER, _STEPS = 4.0, 60
+_SMALL = ColourOptions().scaled(0.7)
+
+
+def _drawn(image: np.ndarray, evidence: np.ndarray, apart: np.ndarray, first: np.ndarray, options: ColourOptions) -> np.ndarray:
+    return draw_again(image, evidence, apart, first, edge_weight(image, 4.0), 60, options)
 
 
 def _picture(rng: np.random.Generator, truth: np.ndarray, inside: tuple[int, int, int], outside: tuple[int, int, int]) -> np.ndarray:
@@ -33,7 +38,7 @@ def test_a_rim_of_background_goes_and_a_missing_corner_comes_back() -> None:
     first = np.zeros_like(truth)
     first[26:56, 36:84] = True  # a rim of four pixels on three sides, and the lower four rows missing
     evidence = np.where(first, 2.0, -2.0).astype(np.float32)
-    drawn = draw_again(image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32), _BORDER, _STEPS, ColourOptions())
+    drawn = _drawn(image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32), _SMALL)
     assert _iou(first.astype(np.float32), truth) < 0.8
     assert _iou(drawn, truth) > 0.97
 
@@ -42,7 +47,7 @@ def test_without_a_difference_in_colour_the_first_mask_stays() -> None:
     truth = _truth()
     image = _picture(np.random.default_rng(1), truth, (90, 90, 90), (90, 90, 90))
     evidence = np.where(truth, 3.0, -3.0).astype(np.float32)
-    drawn = draw_again(image, evidence, np.full(truth.shape, 5.0), truth.astype(np.float32), _BORDER, _STEPS, ColourOptions())
+    drawn = _drawn(image, evidence, np.full(truth.shape, 5.0), truth.astype(np.float32), _SMALL)
     assert _iou(drawn, truth) > 0.95
 
 
@@ -57,9 +62,9 @@ def test_every_part_has_colours_of_its_own() -> None:
     first[22:58, 27:63] = first[22:58, 137:173] = True
     evidence = np.where(first, 2.0, -2.0).astype(np.float32)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    arguments = (image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32), _BORDER, _STEPS)
-    assert _iou(draw_again(*arguments, ColourOptions()), truth) > 0.95
-    assert _iou(draw_again(*arguments, replace(ColourOptions(), merge=60)), truth) < 0.9
+    arguments = (image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32))
+    assert _iou(_drawn(*arguments, _SMALL), truth) > 0.95
+    assert _iou(_drawn(*arguments, replace(_SMALL, merge=60)), truth) < 0.9
 
 
 def test_a_resting_twin_beside_a_mover_is_not_swallowed() -> None:
@@ -71,9 +76,9 @@ def test_a_resting_twin_beside_a_mover_is_not_swallowed() -> None:
     image = np.clip(image, 0, 255).astype(np.uint8)
     evidence = np.where(mover, 2.0, -2.0).astype(np.float32)
     seen = np.where(mover, 6.0, 0.2)
-    drawn = draw_again(image, evidence, seen, mover.astype(np.float32), _BORDER, _STEPS, ColourOptions())
+    drawn = _drawn(image, evidence, seen, mover.astype(np.float32), _SMALL)
     assert _iou(drawn, mover) > 0.9
-    blind = draw_again(image, evidence, seen, mover.astype(np.float32), _BORDER, _STEPS, replace(ColourOptions(), still=0.0))
+    blind = _drawn(image, evidence, seen, mover.astype(np.float32), replace(_SMALL, still=0.0))
     assert blind[twin].mean() > 0.9
 
 
@@ -98,7 +103,7 @@ def test_colour_odds_change_sign_when_inside_and_outside_do() -> None:
 def test_an_empty_mask_and_no_rounds_change_nothing() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     nothing, evidence, apart = np.zeros((20, 30), np.float32), np.ones((20, 30), np.float32), np.zeros((20, 30))
-    assert not draw_again(image, evidence, apart, nothing, _BORDER, _STEPS, ColourOptions()).any()
+    assert not _drawn(image, evidence, apart, nothing, _SMALL).any()
     some = np.zeros((20, 30), np.float32)
     some[5:10, 5:10] = 1
-    np.testing.assert_array_equal(draw_again(image, evidence, apart, some, _BORDER, _STEPS, ColourOptions(rounds=0)), some)
+    np.testing.assert_array_equal(_drawn(image, evidence, apart, some, replace(_SMALL, rounds=0)), some)

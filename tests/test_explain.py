@@ -69,7 +69,7 @@ def test_proof_ends_where_the_object_ends_though_flow_does_not() -> None:
         return np.arange(len(grid)), grid + rim[:, None] * np.array([2.0 * shift * frame, 0]), rim.astype(np.float32)
 
     explainer = Explainer(lambda i: frames[i], flow, at, (0, 5))
-    found = explainer(2)
+    found = explainer(2, (slice(0, SIZE[0]), slice(0, SIZE[1])))
     assert found is not None
     _, xy, probability = at(2)
     near = np.zeros(SIZE, np.uint8)

@@ -56,31 +56,35 @@ def fit_logistic(
         steps: of Newton's method.
         scale: D+1 factors of the penalty by input.
     """
-    x = np.concatenate([samples.inputs, np.ones((len(samples.inputs), 1), np.float32)], axis=1).astype(np.float64)
+    x = np.concatenate([samples.inputs, np.ones((len(samples.inputs), 1), np.float32)], axis=1)
     base = np.zeros(x.shape[1]) if prior is None else prior.astype(np.float64)
     weights = base.copy()
     penalty = np.full(x.shape[1], ridge) if scale is None else ridge * scale
     if prior is None:
         penalty[-1] *= 1e-3
-    def loss(candidate: np.ndarray) -> float:
-        score = x @ candidate
-        misfit = samples.weight @ (np.logaddexp(0.0, score) - samples.target * score)
-        return float(misfit + 0.5 * (penalty * (candidate - base) ** 2).sum())
 
-    reached = loss(weights)
+    def scored(candidate: np.ndarray) -> tuple[float, np.ndarray]:
+        score = np.clip(x @ candidate.astype(np.float32), -30, 30).astype(np.float64)
+        misfit = samples.weight @ (np.logaddexp(0.0, score) - samples.target * score)
+        return float(misfit + 0.5 * (penalty * (candidate - base) ** 2).sum()), score
+
+    loss, score = scored(weights)
     for _ in range(steps):
-        p = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30, 30)))
-        gradient = x.T @ (samples.weight * (p - samples.target)) + penalty * (weights - base)
+        p = 1.0 / (1.0 + np.exp(-score))
+        gradient = x.T @ (samples.weight * (p - samples.target)).astype(np.float32) + penalty * (weights - base)
         curvature = np.maximum(samples.weight * p * (1 - p), 1e-6)
-        hessian = (x * curvature[:, None]).T @ x
+        hessian = ((x * curvature[:, None].astype(np.float32)).T @ x).astype(np.float64)
         hessian[np.diag_indices_from(hessian)] += penalty
         step = np.linalg.solve(hessian, gradient)
         # A full step overshoots where almost all samples are on one side (small movers): it is halved until it leads down.
-        while (lower := loss(weights - step)) > reached and np.abs(step).max() > 1e-3:
+        while True:
+            lower, there = scored(weights - step)
+            if lower < loss or np.abs(step).max() < 1e-3:
+                break
             step = step / 2
-        if lower > reached:
+        if lower >= loss:
             break
-        weights, reached = weights - step, lower
+        weights, loss, score = weights - step, lower, there
         if np.abs(step).max() < 1e-3:
             break
     return weights.astype(np.float32)

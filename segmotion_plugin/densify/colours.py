@@ -8,13 +8,14 @@ are found in turn, as in GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004), 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from segmotion_plugin.densify.cut import cut, edge_weight
+from segmotion_plugin.densify.cut import cut
+from segmotion_plugin.densify.explain import box_around
 
 _BINS = (24, 20, 20)  # of lightness and the two colour axes of CIELAB
 _CHROMA = 100.0  # range of the colour axes that the bins span, 8-bit scale
@@ -27,7 +28,8 @@ _FAST = 4.0  # pixels by which a part moves when rest is told from motion almost
 
 @dataclass(frozen=True)
 class ColourOptions:
-    """Constants of the second drawing, chosen on DAVIS training sequences and rendered scenes; lengths in pixels at half size."""
+    """Constants of the second drawing, chosen on DAVIS training sequences and rendered scenes; lengths in pixels at half size, where
+    the longer side has 640 of them (see `scaled`)."""
 
     rounds: int = 3
     """How often colours and mask are found in turn; 0 leaves the first mask."""
@@ -41,20 +43,32 @@ class ColourOptions:
     """Largest absolute log odds of colours."""
     still: float = 4.0
     """Weight of being seen to rest, against motion."""
-    reach: int = 15
+    reach: int = 22
     """Pixels beyond the mask's border that may be added."""
-    around: float = 20.0
+    around: float = 30.0
     """The background counts by exp(-distance / around)."""
-    unsure_inside: float = 2.0
+    unsure_inside: float = 3.0
     """Width inside the border in which pixels count less for the mover's colours."""
-    unsure_outside: float = 4.0
+    unsure_outside: float = 6.0
     """Width outside the border in which pixels count less for the background's colours."""
     beyond: float = 1.0
     """Evidence against motion beyond the reach."""
-    merge: int = 6
+    merge: int = 9
     """Parts of the mask that come closer than twice this have one set of colours."""
-    least: int = 12
+    least: int = 24
     """Parts of fewer pixels stay as they are."""
+
+    def scaled(self, unit: float) -> ColourOptions:
+        """The same lengths and areas where the longer side has `unit` times 640 pixels."""
+        return replace(
+            self,
+            reach=round(unit * self.reach),
+            around=unit * self.around,
+            unsure_inside=unit * self.unsure_inside,
+            unsure_outside=unit * self.unsure_outside,
+            merge=round(unit * self.merge),
+            least=round(unit**2 * self.least),
+        )
 
 
 def colour_bins(image: np.ndarray) -> np.ndarray:
@@ -105,7 +119,7 @@ def draw_again(
     evidence: np.ndarray,
     apart: np.ndarray,
     soft: np.ndarray,
-    border: float,
+    weights: tuple[np.ndarray, np.ndarray],
     steps: int,
     options: ColourOptions,
 ) -> np.ndarray:
@@ -116,7 +130,7 @@ def draw_again(
         evidence: h×w log odds that a pixel moves.
         apart: h×w pixels between the motion that the static world would have and the flow; a textured pixel where they agree rests.
         soft: h×w first segmentation in [0, 1], above 0.5 = moves.
-        border: price of a border between pixels of one colour.
+        weights: prices of borders, see `edge_weight`.
         steps: of the cut's solver, in each round.
         options: constants.
 
@@ -130,7 +144,7 @@ def draw_again(
     count, part = cv2.connectedComponents(cv2.dilate(first.astype(np.uint8), kernel))
     motion = options.motion * np.clip(evidence, -options.most_motion, options.most_motion)
     still = options.still * resting(image, apart)
-    weight_x, weight_y = edge_weight(image, border)
+    weight_x, weight_y = weights
     bins = colour_bins(image)
     out = np.zeros_like(soft)
     for number in range(1, count):
@@ -138,7 +152,7 @@ def draw_again(
         if own.sum() < options.least:
             out[own] = soft[own]
             continue
-        crop = _surroundings(own, 2 * options.reach)
+        crop = box_around(own, 2 * options.reach)
         free = ~(first & ~own)[crop]
         # Rest is told from motion by as much as this part moves.
         sure = float(np.clip(np.median(apart[own]) / _FAST - 0.25, 0, 1))
@@ -163,11 +177,3 @@ def _told(bins: np.ndarray, dynamic: np.ndarray, free: np.ndarray, options: Colo
     near = free & (distance < options.reach)
     return np.where(near, options.colour * odds, -options.beyond).astype(np.float32)
 
-
-def _surroundings(dynamic: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """Rows and columns of the box around a mask, with a margin."""
-    rows, columns = np.flatnonzero(dynamic.any(axis=1)), np.flatnonzero(dynamic.any(axis=0))
-    return (
-        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
-        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import zlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -19,66 +21,16 @@ from segmotion_plugin.densify.appearance import (
     position_inputs,
     scaled_lab,
 )
-from segmotion_plugin.densify.colours import ColourOptions, draw_again
+from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, follow, regions, splat
+from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, Recent, box_around, follow, regions, splat
+from segmotion_plugin.densify.options import DenseOptions
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
 
-
-@dataclass(frozen=True)
-class DenseOptions:
-    """Constants of the densifier, chosen on DAVIS training sequences and rendered scenes."""
-
-    sharpness: float = 3.0
-    """Factor of the tracks' log odds: a label that is more probable than not counts almost fully."""
-    samples_per_frame: int = 800
-    """Track points per frame that the appearance model learns from."""
-    pixels_per_frame: int = 400
-    """Pixels per frame, where the picture tells what explains it, that it learns from as well."""
-    pixel_weight: float = 1.0
-    """Weight of such a pixel, in tracks."""
-    ridge: float = 3.0
-    """Penalty of the whole clip's model, in samples."""
-    local_ridge: float = 2.0
-    """Pull of a frame's model towards the whole clip's."""
-    local_frames: int = 4
-    """Frames to both sides that a frame's model learns from."""
-    appearance: float = 1.0
-    """Weight of the appearance logit."""
-    limit: float = 4.0
-    """Largest absolute appearance logit."""
-    tracks: float = 2.0
-    """Weight of the tracks' own labels around their points."""
-    reach: float = 4.0
-    """Standard deviation of that neighbourhood, pixels at half size."""
-    border: float = 4.0
-    """Price of a border between pixels of one colour."""
-    halo: float = 0.1
-    """Weight of moving tracks in the halo: there flow drags background along."""
-    told: float = 2.0
-    """Grey levels by which the static world must explain a pixel worse than the flow to prove that it moves."""
-    apart: float = 1.5
-    """Pixels by which the two explanations must differ to be told apart."""
-    closing: int = 12
-    """Radius over which proof is closed, pixels at half size: what it encloses is the inside of an object."""
-    halo_width: float = 8.0
-    """Widest halo, pixels at half size."""
-    alike: float = 15.0
-    """Colour distance (8-bit CIELAB) up to which a plain rim continues the still background beside it."""
-    proof: float = 1.0
-    """Weight of proof in a pixel's evidence."""
-    against: float = 0.5
-    """Weight of lying in the halo, against motion."""
-    memory: int = 2
-    """Frames before and after whose evidence is carried along by the flow."""
-    fade: float = 0.8
-    """Weight of a frame's evidence per frame of distance."""
-    steps: int = 60
-    """Steps of the cut's solver."""
-    colours: ColourOptions = field(default_factory=ColourOptions)
-    """Of the second drawing."""
+_THREADS = 2
+_BEYOND = 16  # pixels around the evidence for motion in which the cut is solved
 
 
 class Densifier:
@@ -107,22 +59,24 @@ class Densifier:
         seed: int = 0,
     ) -> None:
         self.clip, self.shot, self.tracks, self.flow, self.features = clip, shot, tracks, flow, features
-        self.options = options or DenseOptions()
-        self.probability = _sharpened(probability, self.options.sharpness)
         self.width, self.height = clip.work_size
         self.w, self.h = (self.width + 1) // 2, (self.height + 1) // 2
+        self.options = (options or DenseOptions()).scaled(max(self.w, self.h) / 640)
+        self.probability = _sharpened(probability, self.options.sharpness)
         self.channels = features[shot[0]].shape[-1]
         x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
         self._position = position_inputs(x, y).astype(np.float32)
         self._rng = np.random.default_rng(seed)
+        self._half = Recent(self._halved, 16)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
-        self._looked: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._looked: dict[int, bytes] = {}
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
-        self._pool = ThreadPoolExecutor(max_workers=2)
+        self._lock = threading.Lock()
+        self._tellers, self._drawers = ThreadPoolExecutor(max_workers=_THREADS), ThreadPoolExecutor(max_workers=_THREADS)
         self._samples = self._collect()
         self._model = fit_logistic(self._samples, ridge=self.options.ridge)
 
-    def _half(self, frame: int) -> np.ndarray:
+    def _halved(self, frame: int) -> np.ndarray:
         return cv2.resize(self.clip.frames[frame], (self.w, self.h), interpolation=cv2.INTER_AREA)
 
     def _tracks_at(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,51 +84,55 @@ class Densifier:
         return ids, xy, self.probability[ids]
 
     def _look(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """What explains the picture, kept since it is asked for twice.
+        """What explains the picture.
 
         Returns:
             h×w uint8: PROVEN where only the flow explains it, HALO beside that, 0 elsewhere; and h×w uint8: tenths of a pixel between
             the static world's explanation and the flow's.
         """
-        if frame not in self._looked:
-            found = self._explainer(frame)
-            options = self.options
-            if found is None:
-                self._looked[frame] = np.zeros((self.h, self.w), np.uint8), np.zeros((self.h, self.w), np.uint8)
-            else:
-                _, xy, probability = self._tracks_at(frame)
-                near = splat(xy[probability > 0.5], (self.h, self.w), 6)
-                region = regions(
-                    *found,
-                    near,
-                    self._explainer.image(frame),
-                    told=options.told,
-                    least_apart=options.apart,
-                    closing=options.closing,
-                    halo_width=options.halo_width,
-                    alike=options.alike,
-                )
-                self._looked[frame] = region, np.clip(10 * found[1], 0, 255).astype(np.uint8)
-        return self._looked[frame]
+        options, region, apart = self.options, np.zeros((self.h, self.w), np.uint8), np.zeros((self.h, self.w), np.uint8)
+        _, xy, probability = self._tracks_at(frame)
+        near = splat(xy[probability > 0.5], (self.h, self.w), 6)
+        # One pixel more than what can be halo or proven, so that all of that has its still neighbours in the box.
+        box = box_around(near, 1) if near.any() else (slice(0, 0), slice(0, 0))
+        found = self._explainer(frame, box)
+        if found is not None:
+            apart = np.clip(10 * found[1], 0, 255).astype(np.uint8)
+        if found is not None and near.any():
+            region[box] = regions(
+                found[0],
+                found[1][box],
+                near[box],
+                self._explainer.image(frame)[box],
+                told=options.told,
+                least_apart=options.apart,
+                closing=options.closing,
+                halo_width=options.halo_width,
+                alike=options.alike,
+            )
+        return region, apart
 
-    def _regions(self, frame: int) -> np.ndarray:
-        return self._look(frame)[0]
+    def _remember(self, frame: int) -> None:
+        """Look at a frame and keep what was found: it is asked for again when the frame is drawn, a whole clip later."""
+        self._looked[frame] = zlib.compress(np.stack(self._look(frame)).tobytes(), 1)
 
-    def _labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, probabilities and weights of the tracks at a frame."""
+    def _recall(self, frame: int) -> np.ndarray:
+        """2×h×w uint8, see `_look`."""
+        return np.frombuffer(zlib.decompress(self._looked[frame]), np.uint8).reshape(2, self.h, self.w)
+
+    def _labels(self, frame: int, region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, probabilities and weights of the tracks at a frame; for `region` see `_look`."""
         _, xy, probability = self._tracks_at(frame)
         weight = np.abs(2 * probability - 1)
-        region = self._regions(frame)
         column, row = np.clip((xy[:, 0] / 2).astype(int), 0, self.w - 1), np.clip((xy[:, 1] / 2).astype(int), 0, self.h - 1)
         in_halo = (region[row, column] == HALO) & (probability > 0.5)
         return xy, probability, np.where(in_halo, self.options.halo * weight, weight)
 
-    def _pixel_labels(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pixel_labels(self, region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, labels and weights of pixels in proven regions and in halos.
 
         Tracks are scarce and wrong in the halo; these pixels teach the appearance model where the object ends.
         """
-        region = self._regions(frame)
         rows, columns = np.nonzero(region)
         pick = self._rng.permutation(len(rows))[: self.options.pixels_per_frame]
         rows, columns = rows[pick], columns[pick]
@@ -184,12 +142,13 @@ class Densifier:
 
     def _collect(self) -> Samples:
         inputs, target, weight, at = [], [], [], []
-        list(self._pool.map(self._regions, range(*self.shot)))
+        list(self._tellers.map(self._remember, range(*self.shot)))
         for frame in range(*self.shot):
-            xy, probability, trust = self._labels(frame)
+            region = self._recall(frame)[0]
+            xy, probability, trust = self._labels(frame, region)
             pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
             xy, label, trust = xy[pick], (probability[pick] > 0.5).astype(np.float32), trust[pick]
-            pixel_xy, pixel_label, pixel_trust = self._pixel_labels(frame)
+            pixel_xy, pixel_label, pixel_trust = self._pixel_labels(region)
             xy, label, trust = (
                 np.concatenate([xy, pixel_xy]),
                 np.concatenate([label, pixel_label]),
@@ -221,9 +180,9 @@ class Densifier:
         score = score + self._position @ weights[c : c + POSITION_CHANNELS] + weights[-1]
         return np.clip(score, -options.limit, options.limit).astype(np.float32)
 
-    def support(self, frame: int) -> np.ndarray:
-        """h×w in [-1, 1]: the mean label of the tracks around a pixel, 0 where there is none."""
-        xy, probability, weight = self._labels(frame)
+    def support(self, frame: int, region: np.ndarray) -> np.ndarray:
+        """h×w in [-1, 1]: the mean label of the tracks around a pixel, 0 where there is none; for `region` see `_look`."""
+        xy, probability, weight = self._labels(frame, region)
         total, amount = np.zeros((self.h, self.w), np.float32), np.zeros((self.h, self.w), np.float32)
         column = np.clip((xy[:, 0] / 2).astype(np.int64), 0, self.w - 1)
         row = np.clip((xy[:, 1] / 2).astype(np.int64), 0, self.h - 1)
@@ -233,8 +192,8 @@ class Densifier:
         return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
 
     def _tell(self, frame: int) -> np.ndarray:
-        options, region = self.options, self._regions(frame)
-        found = options.appearance * self.appearance(frame) + options.tracks * self.support(frame)
+        options, region = self.options, self._recall(frame)[0]
+        found = options.appearance * self.appearance(frame) + options.tracks * self.support(frame, region)
         return found + options.proof * (region == PROVEN) - options.against * (region == HALO)
 
     def evidence(self, frame: int) -> np.ndarray:
@@ -242,18 +201,23 @@ class Densifier:
 
         Neighbours in time ask as well, so it is kept for a while; the frames that will be asked for next are begun in another thread.
         """
-        ahead = range(frame, min(frame + self.options.memory + 2, self.shot[1]))
-        for other in ahead:
-            if other not in self._evidence_of:
-                self._evidence_of[other] = self._pool.submit(self._tell, other)
-        for old in [f for f in self._evidence_of if abs(f - frame) > 2 * self.options.memory + 3]:
-            del self._evidence_of[old]
-            self._looked.pop(old, None)
-        return self._evidence_of[frame].result()
+        with self._lock:
+            for other in range(frame, min(frame + self.options.memory + 2, self.shot[1])):
+                if other not in self._evidence_of:
+                    self._evidence_of[other] = self._tellers.submit(self._tell, other)
+            told = self._evidence_of[frame]
+        return told.result()
+
+    def _forget(self, frame: int) -> None:
+        """Drop what no frame from this one on asks for."""
+        with self._lock:
+            for old in [f for f in self._evidence_of if f < frame - self.options.memory]:
+                del self._evidence_of[old]
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._drawers, self._tellers):
+            pool.shutdown(cancel_futures=True)
 
     def _remembered(self, frame: int) -> np.ndarray:
         """h×w evidence, averaged along the flow over frames before and after: what one frame misses, its neighbours know."""
@@ -279,10 +243,30 @@ class Densifier:
     def segment(self, frame: int) -> np.ndarray:
         """h×w soft segmentation (above 0.5 = moves) at half size."""
         options, image, evidence = self.options, self._half(frame), self._remembered(frame)
+        soft = np.zeros((self.h, self.w), np.float32)
+        if not (evidence > 0).any():
+            return soft
         weight_x, weight_y = edge_weight(image, options.border)
-        first = cut(evidence, weight_x, weight_y, None, options.steps)
-        apart = self._look(frame)[1] / np.float32(10)
-        return draw_again(image, evidence, apart, first, options.border, options.steps, options.colours)
+        # Beyond the box around all evidence for motion the segmentation would only cost (exactly so at one price everywhere).
+        box = box_around(evidence > 0, _BEYOND)
+        soft[box] = cut(evidence[box], weight_x[box], weight_y[box], None, options.steps)
+        apart = self._recall(frame)[1] / np.float32(10)
+        return draw_again(image, evidence, apart, soft, (weight_x, weight_y), options.steps, options.colours)
+
+    def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Soft segmentations of ascending frames, of which `_THREADS` are drawn at a time."""
+        waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
+        try:
+            for frame in frames:
+                waiting.append((frame, self._drawers.submit(self.segment, frame)))
+                if len(waiting) > _THREADS:
+                    yield waiting[0][0], waiting[0][1].result()
+                    waiting.popleft()
+                    self._forget(waiting[0][0])
+            for done, soft in waiting:
+                yield done, soft.result()
+        finally:
+            self.close()
 
 
 def _sharpened(probability: np.ndarray, factor: float) -> np.ndarray:
@@ -312,7 +296,7 @@ def densify(
         inside = sorted(f for f in wanted if shot[0] <= f < shot[1])
         active = (probability > 0.5) & (tracks.first >= shot[0]) & (tracks.first < shot[1])
         densifier = Densifier(clip, shot, tracks, probability, flow, features, options, seed) if inside and active.any() else None
-        for frame in inside:
-            yield frame, densifier.segment(frame) if densifier is not None else np.zeros((h, w), np.float32)
-        if densifier is not None:
-            densifier.close()
+        if densifier is None:
+            yield from ((frame, np.zeros((h, w), np.float32)) for frame in inside)
+        else:
+            yield from densifier.segments(inside)

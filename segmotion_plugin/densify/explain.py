@@ -19,6 +19,7 @@ from segmotion_plugin.trackers.dis import sample
 
 _STRIDES = (1, 2, 4)
 PROVEN, HALO = 1, 2
+Box = tuple[slice, slice]
 WINDOW = 3
 _WANTED = 6.0  # pixels at full size between the two explanations; the stride grows until objects move by that much
 
@@ -78,22 +79,37 @@ def static_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, shape: tup
     return flow + cv2.resize(total / (amount + 1e-4)[..., None], (w, h), interpolation=cv2.INTER_LINEAR)
 
 
-def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """h×w mean absolute difference, in the best window around a pixel, between an image and another one seen through a flow.
+def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
+    """Mean absolute difference, in the best window around a pixel, between an image and another one seen through a flow.
 
     Args:
         first: h×w×C float32.
         second: h×w×C float32.
         flow: h×w×2 displacements from first to second, pixels at twice this size.
+        box: rows and columns of `first` to compare; all when absent.
+
+    Returns:
+        float32 of the box's size.
     """
     h, w = first.shape[:2]
-    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    x, y = columns + flow[..., 0] / 2, rows + flow[..., 1] / 2
+    rows, columns = (slice(0, h), slice(0, w)) if box is None else box
+    x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
+    x, y = x + flow[rows, columns, 0] / 2, y + flow[rows, columns, 1] / 2
     seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    difference = np.abs(first - seen).mean(axis=2)
+    difference = cv2.transform(cv2.absdiff(first[rows, columns], seen), np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
     difference[(x < 0) | (y < 0) | (x > w - 1) | (y > h - 1)] = 255.0
     # The best of all windows that hold the pixel: a window that reaches over the object's outline does not blame its neighbour.
     return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
+
+
+def box_around(marked: np.ndarray, margin: int) -> Box:
+    """Rows and columns of the box around the True pixels of an h×w mask (one at least), with a margin, inside the image."""
+    rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+    h, w = marked.shape
+    return (
+        slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + margin + 1, h)),
+        slice(max(int(columns[0]) - margin, 0), min(int(columns[-1]) + margin + 1, w)),
+    )
 
 
 def follow(field: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -179,6 +195,27 @@ def _step_to_still(image: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return np.linalg.norm(image - colour_of[nearest], axis=2)
 
 
+class Recent:
+    """Values by frame, made when they are asked for and kept until `count` later ones came; threads may ask at the same time."""
+
+    def __init__(self, make: Callable[[int], np.ndarray], count: int) -> None:
+        self._make, self._count = make, count
+        self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, frame: int) -> np.ndarray:
+        """The value of a frame."""
+        with self._lock:
+            known = self._kept.get(frame)
+        if known is None:
+            known = self._make(frame)
+            with self._lock:
+                self._kept[frame] = known
+                while len(self._kept) > self._count:
+                    del self._kept[next(iter(self._kept))]
+        return known
+
+
 class Explainer:
     """Compares the two explanations for the frames of one shot; threads may ask at the same time.
 
@@ -197,28 +234,23 @@ class Explainer:
         shot: tuple[int, int],
     ) -> None:
         self._half, self._flow, self._at, self._shot = half, flow, at, shot
-        self._images: dict[int, np.ndarray] = {}
-        self._lock = threading.Lock()
+        self.image = Recent(self._blurred, 16)
+        """Gives h×w×3 float32 CIELAB at 8-bit scale, a little blurred, of a frame."""
 
-    def image(self, frame: int) -> np.ndarray:
-        """h×w×3 float32 CIELAB at 8-bit scale, a little blurred."""
-        with self._lock:
-            known = self._images.get(frame)
-        if known is None:
-            lab = cv2.cvtColor(self._half(frame), cv2.COLOR_RGB2LAB)
-            known = cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
-            with self._lock:
-                self._images[frame] = known
-                if len(self._images) > 16:
-                    del self._images[min(self._images)]
-        return known
+    def _blurred(self, frame: int) -> np.ndarray:
+        lab = cv2.cvtColor(self._half(frame), cv2.COLOR_RGB2LAB)
+        return cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
 
-    def __call__(self, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def __call__(self, frame: int, box: Box) -> tuple[np.ndarray, np.ndarray] | None:
         """Compare at a frame.
 
+        Args:
+            frame: index.
+            box: rows and columns where the two explanations are weighed.
+
         Returns:
-            h×w float32: by how many grey levels the static world explains the pixel worse than the flow does (negative: better); and
-            h×w float32: how far apart the two explanations are, pixels at full size. None where there is no static track.
+            float32 of the box's size: by how many grey levels the static world explains the pixel worse than the flow does (negative:
+            better); and h×w float32: how far apart the two explanations are, pixels at full size. None where there is no static track.
         """
         start, stop = self._shot
         ids, xy, probability = self._at(frame)
@@ -229,7 +261,7 @@ class Explainer:
                 other = frame + direction * stride
                 if not start <= other < stop:
                     break
-                best = self._compare(frame, direction, stride, ids, xy, probability) or best
+                best = self._compare(frame, direction, stride, ids, xy, probability, box) or best
                 if best is not None and best[3] >= _WANTED:
                     break
             if best is not None:
@@ -242,7 +274,7 @@ class Explainer:
         return static - measured, apart
 
     def _compare(
-        self, frame: int, direction: int, stride: int, ids: np.ndarray, xy: np.ndarray, probability: np.ndarray
+        self, frame: int, direction: int, stride: int, ids: np.ndarray, xy: np.ndarray, probability: np.ndarray, box: Box
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
         other = frame + direction * stride
         other_ids, other_xy, _ = self._at(other)
@@ -260,4 +292,4 @@ class Explainer:
         apart = np.linalg.norm(static - measured, axis=2)
         moving = probability > 0.5
         typical = float(np.median(sample(apart, xy[moving] / 2))) if moving.any() else 0.0
-        return mismatch(image, second, static), mismatch(image, second, measured), apart, typical
+        return mismatch(image, second, static, box), mismatch(image, second, measured, box), apart, typical
