@@ -11,7 +11,7 @@ from pathlib import Path
 from segmotion_plugin.settings import MaskSettings
 
 _PACKAGES = (
-    "numpy", "scipy", "opencv-python-headless", "av", "torch", "pycolmap", "viser", "safetensors",
+    "numpy", "scipy", "threadpoolctl", "opencv-python-headless", "av", "torch", "pycolmap", "viser", "safetensors",
     "transformers", "rf-sam-2", "nerfstudio", "open3d", "ray",
 )  # fmt: skip
 

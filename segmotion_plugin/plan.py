@@ -122,6 +122,8 @@ class Plan:
         The masks of all frames come first: which parts of them hang together over time tells which tracks are one object. The
         objects found so are written to `motion`.
         """
+        from threadpoolctl import threadpool_limits
+
         from segmotion_plugin.densify.dense import densify
         from segmotion_plugin.densify.labels import labelled, moving_in_masks, parts_under
         from segmotion_plugin.densify.objects import group
@@ -133,7 +135,8 @@ class Plan:
         path.unlink(missing_ok=True)
         store = RawStore(path, ((height + 1) // 2, (width + 1) // 2), np.uint8)
         frames = densify(clip, tracks, motion.probability, flow, features, seed=settings.seed, frames=clip.selected)
-        with console.bar("segments", len(clip.selected)) as update:
+        # Frames are drawn side by side; linear algebra with threads of its own would only be in their way.
+        with console.bar("segments", len(clip.selected)) as update, threadpool_limits(1, user_api="blas"):
             for done, (frame, soft) in enumerate(frames, start=1):
                 store[frame] = np.round(255 * soft)
                 update(done)
