@@ -55,7 +55,7 @@ class DenseOptions:
     """Frames before and after whose evidence is carried along by the flow."""
     fade: float = 0.8
     """Weight of a frame's evidence per frame of distance."""
-    steps: int = 60
+    steps: int = 40
     """Steps of the cut's solver."""
     colours: ColourOptions = field(default_factory=ColourOptions)
     """Of the second drawing."""
