@@ -44,7 +44,7 @@ class MaskSettings:
     """Frames per second of an image folder, for time stamps."""
     unordered: bool = False
     """The images are a photo set, not a sequence: each is its own shot, matched exhaustively."""
-    work_size: int = 1280
+    work_size: int = 1152
     """Longer side of the frames that motion is measured on, in pixels; smaller images are enlarged towards it, to twice their size at
     most. Images and masks keep their own size."""
     device: str = "auto"
