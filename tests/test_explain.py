@@ -90,3 +90,6 @@ def test_proof_ends_where_the_object_ends_though_flow_does_not() -> None:
     assert (proven & truth).sum() > 0.9 * truth.sum()
     assert (proven & ~truth).sum() < 0.15 * truth.sum()
     assert (region == HALO).sum() > 100 and ((region == HALO) & truth).sum() < 0.02 * (region == HALO).sum()
+    nowhere = explainer(2, (slice(0, 0), slice(0, 0)))
+    assert nowhere is not None and nowhere[0].size == 0
+    np.testing.assert_array_equal(nowhere[1], found[1])

@@ -86,7 +86,7 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box |
         first: h×w×C float32.
         second: h×w×C float32.
         flow: h×w×2 displacements from first to second, pixels at twice this size.
-        box: rows and columns of `first` to compare; all when absent.
+        box: rows and columns of `first` to compare, none of them perhaps; all when absent.
 
     Returns:
         float32 of the box's size.
@@ -95,6 +95,8 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box |
     rows, columns = (slice(0, h), slice(0, w)) if box is None else box
     x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
     x, y = x + flow[rows, columns, 0] / 2, y + flow[rows, columns, 1] / 2
+    if x.size == 0:
+        return x
     seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = cv2.transform(cv2.absdiff(first[rows, columns], seen), np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
     difference[(x < 0) | (y < 0) | (x > w - 1) | (y > h - 1)] = 255.0
