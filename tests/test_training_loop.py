@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion.classifier import classify
 from segmotion_plugin.motion.features import TOKEN_CHANNELS, WINDOW
 from segmotion_plugin.motion.geometry import FitOptions
-from segmotion_plugin.motion.model import ModelConfig, load_weights
+from segmotion_plugin.motion.model import ModelConfig, TrajectoryTransformer, load_weights
 from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.tracks import Tracks
@@ -234,5 +235,21 @@ def test_the_ablation_table_lists_every_variant(folder: Path, tmp_path: Path, mo
     assert "parked twins: AUC" in table
     for name in variants(SMALL):
         assert f"| {name} |" in table
+    some = AblationConfig(folder, 0, None, tmp_path / "some", 1, "shipped", ("without depth",), 40)
+    table = ablate(some)
+    assert "| without depth |" in table and "without semantics" not in table
+    with pytest.raises(SegmotionError, match="choose from"):
+        ablate(AblationConfig(clips=folder, out=tmp_path, twins=0, variants=("without sense",)))
     with pytest.raises(SegmotionError, match="held-out"):
         ablate(AblationConfig(clips=tmp_path, out=tmp_path))
+
+
+def test_training_begins_with_the_weights_it_is_given(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    given = TrajectoryTransformer(SMALL).state_dict()
+    still = TrainConfig(steps=1, fine_steps=0, batch=1, tracks=24, learning_rate=0.0, model=SMALL)
+    reached = optimise(still, folder / "exact", folder / "tracked", tmp_path / "c.pt", report=False, initial=given)
+    for key, value in given.items():
+        torch.testing.assert_close(reached[key], value)
+    other = TrainConfig(steps=1, fine_steps=0, batch=1, tracks=24, learning_rate=0.0, model=replace(SMALL, across_tracks=False))
+    optimise(other, folder / "exact", folder / "tracked", tmp_path / "d.pt", report=False, initial=given)

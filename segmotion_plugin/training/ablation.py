@@ -1,7 +1,8 @@
 """What each part of the motion model is worth: one table from one command.
 
-Geometric baselines need no training. The variants of the model are trained from nothing on the same clips, with the same number
-of steps and the same seed as a full model of that budget, so their rows compare with that row and not with the shipped weights.
+Geometric baselines need no training. The variants of the model are trained on the same clips, with the same number of steps and the
+same seed as a full model of that budget, so their rows compare with that row and not with the shipped weights. They begin from
+nothing, or from the shipped weights: the rest is then trained to the end, and has some steps to make up for the missing part.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation.tracks import best_f1, track_truth
 from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import classify, geometric_scores, merged_logits
-from segmotion_plugin.motion.model import Calibration, ModelConfig, TrajectoryTransformer
+from segmotion_plugin.motion.model import Calibration, ModelConfig, TrajectoryTransformer, load_weights
 from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.trackers.dis import track
@@ -41,6 +43,8 @@ class AblationConfig:
         davis: folder with SEQUENCE/images and SEQUENCE/masks, or none.
         out: folder of the variants' checkpoints and of the table.
         steps: optimiser steps of every variant; 0 measures baselines and shipped weights only.
+        start: what the variants begin with.
+        variants: rows of the variants to train, by name; all when absent.
         tracks: most tracks per clip that are judged.
         seed: of everything random.
     """
@@ -50,6 +54,8 @@ class AblationConfig:
     davis: Path | None = None
     out: Path = Path("ablation")
     steps: int = 800
+    start: Literal["nothing", "shipped"] = "nothing"
+    variants: tuple[str, ...] = ()
     tracks: int = 2500
     seed: int = 0
 
@@ -144,7 +150,13 @@ def main(config: AblationConfig) -> str:
     rows["shipped weights"] = _shipped(config.seed, semantics=True)
     rows["shipped weights, tracks alone"] = _shipped(config.seed, semantics=False)
     if config.steps > 0:
-        for name, shape in variants(ModelConfig()).items():
+        wanted = variants(ModelConfig())
+        unknown = set(config.variants) - set(wanted)
+        if unknown:
+            raise SegmotionError(f"--variants {', '.join(sorted(unknown))}: not known; choose from {', '.join(wanted)}")
+        for name, shape in wanted.items():
+            if config.variants and name not in config.variants:
+                continue
             model, calibration = _trained(config, name, shape, fitting)
             rows[name] = _model_scorer(model, calibration, config.seed)
     table = _table(rows, sets, thresholds)
@@ -178,7 +190,8 @@ def _trained(config: AblationConfig, name: str, shape: ModelConfig, fitting: lis
     train = TrainConfig(steps=config.steps, fine_steps=0, seed=config.seed, model=shape)
     file = Path(config.out) / f"{name.replace(' ', '_').replace(',', '')}.pt"
     file.parent.mkdir(parents=True, exist_ok=True)
-    average = optimise(train, clips / "exact", clips / "tracked", file, report=False)
+    initial = load_weights()[0].state_dict() if config.start == "shipped" else None
+    average = optimise(train, clips / "exact", clips / "tracked", file, report=False, initial=initial)
     model = TrajectoryTransformer(shape)
     model.load_state_dict(average)
     model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -180,7 +180,12 @@ def load_checkpoint(path: Path, model: TrajectoryTransformer, optimiser: torch.o
 
 
 def optimise(
-    config: TrainConfig, exact: Path, tracked: Path, checkpoint: Path, report: bool = True
+    config: TrainConfig,
+    exact: Path,
+    tracked: Path,
+    checkpoint: Path,
+    report: bool = True,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Run the optimiser through both phases, from the checkpoint if there is one. Returns the averaged weights.
 
@@ -190,10 +195,15 @@ def optimise(
         tracked: folder of tracked clips.
         checkpoint: file to resume from and write to; its curve is written beside it.
         report: print a line now and then.
+        initial: weights to begin with; parts of another name or shape begin at random. All do when absent.
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = TrajectoryTransformer(config.model)
+    if initial is not None:
+        own = model.state_dict()
+        shared = {key: value for key, value in initial.items() if key in own and own[key].shape == value.shape}
+        model.load_state_dict(shared, strict=False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     average, state = {key: value.clone() for key, value in model.state_dict().items()}, State()
     if checkpoint.exists():
