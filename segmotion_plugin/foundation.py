@@ -96,7 +96,7 @@ class FoundationPlan(Plan):
         with console.bar("depth", len(chosen)) as update:
             for frame, disparity in predict_clip(model, FrameRange(clip), chosen, progress=update):
                 if frame in stems:
-                    write_disparity(folder, stems[frame], disparity)
+                    write_disparity(folder, stems[frame], _no_larger(disparity, clip.width, clip.height))
                 yield frame, disparity
         space.finish("disparity", self._disparity_key(space))
 
@@ -230,3 +230,12 @@ def grown(labels: np.ndarray) -> np.ndarray:
     import cv2
 
     return np.where(labels > 0, labels, cv2.dilate(labels, np.ones((5, 5), np.uint8)))
+
+
+def _no_larger(disparity: np.ndarray, width: int, height: int) -> np.ndarray:
+    """An h×w map at the images' size where it is larger (small images are enlarged to be worked on)."""
+    import cv2
+
+    if disparity.shape[1] <= width:
+        return disparity
+    return cv2.resize(disparity.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

@@ -51,7 +51,8 @@ class Plan:
         width, height = clip.work_size
         store = dis.FlowStore(space.work / "flow.raw", width, height)
         with console.bar("tracks", len(clip)) as update:
-            tracks = dis.track(clip.frames, clip.shots, flow_store=store, progress=update)
+            enlarged = max(1.0, 1 / clip.scale[0])
+            tracks = dis.track(clip.frames, clip.shots, enlarged=enlarged, flow_store=store, progress=update)
         store.close()
         return tracks
 

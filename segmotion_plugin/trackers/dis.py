@@ -17,7 +17,8 @@ import numpy as np
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.tracks import Tracks
 
-# A point is at rest in its flow when the round trip misses by less than sqrt(ABSOLUTE + RELATIVE * (|f|^2 + |b|^2)) pixels.
+# A point is at rest in its flow when the round trip misses by less than sqrt(ABSOLUTE + RELATIVE * (|f|^2 + |b|^2)) pixels; ABSOLUTE
+# is told in pixels of the images before they were enlarged.
 _ABSOLUTE = 0.5
 _RELATIVE = 0.01
 
@@ -94,7 +95,8 @@ def sample(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
 class _Chains:
     """Live points of one shot and the observations collected so far."""
 
-    def __init__(self, width: int, height: int, spacing: float, first_id: int) -> None:
+    def __init__(self, width: int, height: int, spacing: float, first_id: int, enlarged: float) -> None:
+        self.absolute = _ABSOLUTE * enlarged**2
         self.width, self.height, self.spacing = width, height, spacing
         self.columns, self.rows = max(1, round(width / spacing)), max(1, round(height / spacing))
         self.next_id = first_id
@@ -131,7 +133,7 @@ class _Chains:
         inside = (target[:, 0] >= 0) & (target[:, 0] < self.width) & (target[:, 1] >= 0) & (target[:, 1] < self.height)
         back = sample(backward, target)
         miss = np.sum((step + back) ** 2, axis=1)
-        allowed = _ABSOLUTE + _RELATIVE * (np.sum(step**2, axis=1) + np.sum(back**2, axis=1))
+        allowed = self.absolute + _RELATIVE * (np.sum(step**2, axis=1) + np.sum(back**2, axis=1))
         alive = inside & (miss < allowed)
         self.xy, self.ids = target[alive].astype(np.float32), self.ids[alive]
         return np.exp(-miss[alive] / allowed[alive]).astype(np.float32)
@@ -142,6 +144,7 @@ def track(
     shots: Sequence[tuple[int, int]] | None = None,
     *,
     spacing: float | None = None,
+    enlarged: float = 1.0,
     flow_store: FlowStore | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tracks:
@@ -151,6 +154,7 @@ def track(
         frames: T frames H×W×3 uint8 RGB, read one at a time.
         shots: half-open frame ranges that no track crosses; one shot when absent.
         spacing: pixels between neighbouring points; by default 10 for an image of 854 pixels width, in proportion otherwise.
+        enlarged: factor by which the frames were enlarged; what a flow misses by grows with it.
         flow_store: where the flow of every pair is kept for later stages.
         progress: called with the number of frames done.
 
@@ -165,7 +169,7 @@ def track(
     collected: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
     next_id = 0
     for start, stop in shots:
-        chains = _Chains(width, height, spacing, next_id)
+        chains = _Chains(width, height, spacing, next_id, enlarged)
         confidence = np.zeros(0, np.float32)
         grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
         for frame in range(start, stop):
