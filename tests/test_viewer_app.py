@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from support_viewer import FRAMES, processed
+from support_waiting import until
 
 from segmotion_plugin.viewer import command
 from segmotion_plugin.viewer.app import ViewerApp
@@ -34,15 +35,6 @@ def app(out: Path) -> Iterator[ViewerApp]:
     viewer = ViewerApp(load_scene(out), port=18200)
     yield viewer
     viewer.stop()
-
-
-def until(condition, seconds: float = 20.0) -> bool:  # noqa: ANN001
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_controls_move_what_is_drawn(app: ViewerApp) -> None:

@@ -110,13 +110,3 @@ def leftmost(picture: np.ndarray, rgb: tuple[int, int, int], tolerance: int = 60
 def changed(picture: np.ndarray, other: np.ndarray) -> float:
     """Share of the pixels that differ visibly."""
     return float((np.abs(picture.astype(int) - other).max(axis=2) > 30).mean())
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait for a condition on the server."""
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False

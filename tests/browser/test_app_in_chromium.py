@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from browsing import Browser, browser, changed, count, until
+from browsing import Browser, browser, changed, count
 from support_viewer import FRAMES, processed
+from support_waiting import until
 
 from segmotion_plugin.viewer.app import ViewerApp
 from segmotion_plugin.viewer.scene import load_scene

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from browsing import browser, count, leftmost, until
+from browsing import browser, count, leftmost
 from support_panel import GradientPipeline, open_viewer
 from support_viewer import FRAMES, processed
+from support_waiting import until
 
 
 def test_timeline_and_switches_in_nerfstudios_viewer(tmp_path: Path) -> None:
