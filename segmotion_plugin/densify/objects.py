@@ -19,7 +19,7 @@ from segmotion_plugin.tracks import Tracks
 
 _STRIDE = 3  # frames over which displacements are compared
 _EVERY = 2  # frames between two looks at who is next to whom
-_LEAST = 1.5  # pixels of difference over the stride that are always allowed
+_LEAST = 0.003  # difference over the stride that is always allowed, as a share of the image's longer side
 _RELATIVE = 0.15  # and this share of the displacement
 _LINK = 0.55  # share of the radius over which tracks are one patch
 _PARTED = 0.15  # share of common frames in different patches beyond which two tracks are not of one thing
@@ -92,7 +92,7 @@ def _group_shot(
     min_share: float,
 ) -> np.ndarray:
     """Labels 0, 1, … of the dynamic tracks `ids` of a shot; see `group`."""
-    near, unlike = _neighbours(tracks, ids, [shot], radius)
+    near, unlike = _neighbours(tracks, ids, [shot], radius, _LEAST * max(size))
     pairs = coo_matrix(near)
     parted = _parted(tracks, ids, patch, pairs.row, pairs.col)
     alike = near.copy()
@@ -120,9 +120,12 @@ def _group_shot(
 
 
 def _neighbours(
-    tracks: Tracks, ids: np.ndarray, shots: list[tuple[int, int]], radius: float
+    tracks: Tracks, ids: np.ndarray, shots: list[tuple[int, int]], radius: float, least: float
 ) -> tuple[csr_matrix, csr_matrix]:
-    """Symmetric n×n matrices: how often two tracks were compared, and the sum of their motion differences over the tolerance."""
+    """Symmetric n×n matrices: how often two tracks were compared, and the sum of their motion differences over the tolerance.
+
+    `least` pixels of difference are always allowed.
+    """
     local = np.full(len(tracks), -1)
     local[ids] = np.arange(len(ids))
     end = tracks.offset[1:]
@@ -145,7 +148,7 @@ def _neighbours(
                 continue
             pairs = cKDTree(tracks.xy_flat[rows]).query_pairs(radius, output_type="ndarray")
             i, j = pairs[:, 0], pairs[:, 1]
-            tolerance = _LEAST + _RELATIVE * np.maximum(np.linalg.norm(step[i], axis=1), np.linalg.norm(step[j], axis=1))
+            tolerance = least + _RELATIVE * np.maximum(np.linalg.norm(step[i], axis=1), np.linalg.norm(step[j], axis=1))
             first.append(owner[i])
             second.append(owner[j])
             ratio.append((np.linalg.norm(step[i] - step[j], axis=1) / tolerance) ** 4)
