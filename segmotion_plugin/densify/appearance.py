@@ -44,9 +44,7 @@ class Samples:
     frame: np.ndarray
 
 
-def fit_logistic(
-    samples: Samples, prior: np.ndarray | None = None, ridge: float = 1.0, steps: int = 8, scale: np.ndarray | None = None
-) -> np.ndarray:
+def fit_logistic(samples: Samples, prior: np.ndarray | None = None, ridge: float = 1.0, steps: int = 8) -> np.ndarray:
     """Weights (D+1, bias last) of a logistic regression by Newton's method.
 
     Args:
@@ -54,12 +52,11 @@ def fit_logistic(
         prior: weights to which the ridge penalty pulls; zero when absent.
         ridge: strength of the penalty, in units of one sample.
         steps: of Newton's method.
-        scale: D+1 factors of the penalty by input.
     """
     x = np.concatenate([samples.inputs, np.ones((len(samples.inputs), 1), np.float32)], axis=1)
     base = np.zeros(x.shape[1]) if prior is None else prior.astype(np.float64)
     weights = base.copy()
-    penalty = np.full(x.shape[1], ridge) if scale is None else ridge * scale
+    penalty = np.full(x.shape[1], ridge)
     if prior is None:
         penalty[-1] *= 1e-3
 

@@ -176,4 +176,3 @@ def _told(bins: np.ndarray, dynamic: np.ndarray, free: np.ndarray, options: Colo
     odds = np.clip(colour_odds(bins, inside, outside), -options.most_colour, options.most_colour)
     near = free & (distance < options.reach)
     return np.where(near, options.colour * odds, -options.beyond).astype(np.float32)
-
