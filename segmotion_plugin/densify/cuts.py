@@ -2,7 +2,7 @@
 
 Fragments are connected parts of a graph of tracks that move alike, so a few tracks between two movers suffice to make one fragment
 of them. Normalised cuts (Shi and Malik, PAMI 2000) find where a graph hangs together least; whether the two sides are
-two things is then asked of their motion, as for any other two fragments.
+two things is then asked of their motion and looks, as for any other two fragments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-from segmotion_plugin.densify.fragments import Fragments, Sightings
+from segmotion_plugin.densify.fragments import Fragments, Sightings, looks_of
 
 _VECTORS = 4  # eigenvectors that are tried
 _DEPTH = 6  # cuts after one another
@@ -21,8 +21,15 @@ _TWO = 0.4  # log odds of being one thing below which two sides may be two; what
 _FEWEST = 16  # tracks of a fragment that is looked at
 
 
-def cut_apart(seen: Sightings, label: np.ndarray, likeness: csr_matrix, weight: np.ndarray, least: float) -> np.ndarray:
-    """Labels of n tracks after fragments whose sides move differently were cut.
+def cut_apart(
+    seen: Sightings,
+    label: np.ndarray,
+    likeness: csr_matrix,
+    weight: np.ndarray,
+    least: float,
+    features: np.ndarray | None = None,
+) -> np.ndarray:
+    """Labels of n tracks after fragments whose sides move and look differently were cut.
 
     Args:
         seen: what was seen of the tracks.
@@ -30,6 +37,7 @@ def cut_apart(seen: Sightings, label: np.ndarray, likeness: csr_matrix, weight: 
         likeness: n×n symmetric, how alike neighbouring tracks move.
         weight: n observations of each track.
         least: observations that a side has at least.
+        features: n×C features of the tracks, as for `fragments.join`, or None.
     """
     label = label.copy()
     queue = [(k, 0) for k in range(int(label.max(initial=-1)) + 1)]
@@ -41,7 +49,9 @@ def cut_apart(seen: Sightings, label: np.ndarray, likeness: csr_matrix, weight: 
         part = seen.of(mine)
         best, side = _TWO, None
         for cut in _cuts(likeness[mine][:, mine], weight[mine], least):
-            odds = Fragments.measure(part, cut.astype(int)).same(0, 1)
+            sides = cut.astype(int)
+            looks = None if features is None else looks_of(features[mine], sides)
+            odds = Fragments.measure(part, sides).same(0, 1, looks)
             if odds < best:
                 best, side = odds, cut
         if side is not None:

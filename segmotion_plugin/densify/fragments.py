@@ -18,15 +18,14 @@ from segmotion_plugin.tracks import Tracks
 
 _FEWEST = 3  # observations that tell where a fragment is
 _THERE = 0.2  # share of a fragment's largest number of observations from which on it is there
-_DRIFT = 0.3  # drift between pieces of one thing, as a share of how far they travel through the world
-_SLACK = 0.006  # and this share of the image's longer side, in so many frames:
-_FRAMES = 48
+_SLACK = 0.006  # drift that means nothing, as a share of the image's longer side
 _POINTS = 96  # of a path, when its extent is measured
 _GAP = 24  # absence that does not make a return less likely, frames
 _LIKE = 0.5  # least cosine between the mean features of pieces seen one after the other
-# Log odds that two fragments are one thing, by logistic regression on pairs of fragments in rendered worlds.
-_PRIOR, _BY_DRIFT, _BY_PARTING = 1.4, 1.7, 8.9
-_MOST_PARTING, _NOISE = 0.5, 0.2  # so that moving in unison does not outweigh parting
+# Log odds that two fragments are one thing, by logistic regression on cuts and pairs of fragments in rendered worlds.
+_PRIOR, _BY_DRIFT, _BY_PARTING, _BY_LIKENESS, _BY_SWING = -1.6, 1.7, 2.6, 4.5, 3.7
+_NOISE = 0.2  # drift that tells no more when it gets smaller, as a share of the size
+_USUAL = 0.3  # cosine that stands for that of fragments of unknown looks
 _HALF_SURE = 4.0  # common frames that tell half of it
 _UNKNOWN = -0.5  # log odds of fragments never seen together of which nothing else is known
 _ANEW, _BY_LOOKS = 0.5, 6.0  # log odds of those that look just alike enough and fit, and what more likeness adds
@@ -61,9 +60,7 @@ class Sightings:
     size: tuple[int, int]
 
     @classmethod
-    def collect(
-        cls, tracks: Tracks, ids: np.ndarray, patch: np.ndarray, size: tuple[int, int], shot: tuple[int, int]
-    ) -> Sightings:
+    def collect(cls, tracks: Tracks, ids: np.ndarray, patch: np.ndarray, size: tuple[int, int], shot: tuple[int, int]) -> Sightings:
         """Of the tracks `ids`; tracks not in `ids` are taken for the static world.
 
         `patch` has a value for every observation of all tracks.
@@ -150,10 +147,6 @@ class Fragments:
         """T bool: seen with a good part of what it is at its best; a few strays before and after do not count."""
         return self.count[k] >= max(_FEWEST, _THERE * self.count[k].max(initial=0))
 
-    def travel(self, k: int, frames: np.ndarray) -> float:
-        """How far a fragment gets through the world within these frames, pixels."""
-        return _reach(np.nan_to_num(self.step[k, frames] - self.world[k, frames]))
-
     def apart(self, a: int, b: int) -> float:
         """Share of the frames in which both are seen and lie in different patches."""
         known = (self.patch[a] >= 0) & (self.patch[b] >= 0) & self.there(a) & self.there(b)
@@ -162,19 +155,24 @@ class Fragments:
     def same(self, a: int, b: int, looks: np.ndarray | None = None) -> float:
         """Log odds that two fragments are one thing; `looks` K×C unit vectors tell what each looks like.
 
-        Seen together, what counts is how far they drift against each other over all common frames, as a share of how far they
-        travel (a limb swings, but stays), and how often they lie in different patches. Otherwise one has to go on as the other.
+        Seen together, what counts is how far they drift against each other over all common frames, as a share of how large they
+        are (what is of one piece stays), whether they do so straight on or to and fro (limbs swing), how alike they look, and how
+        often they lie in different patches. Otherwise one has to go on as the other.
         """
         moving = np.isfinite(self.step[a, :, 0]) & np.isfinite(self.step[b, :, 0])
         common = np.flatnonzero(moving & self.there(a) & self.there(b))
-        parting = _BY_PARTING * min(self.apart(a, b), _MOST_PARTING)
-        if len(common) >= 3:
-            drift = _reach(self.step[a, common] - self.step[b, common])
-            travel = max(self.travel(a, common), self.travel(b, common))
-            ratio = drift / (_DRIFT * travel + self.slack * max(1.0, len(common) / _FRAMES))
-            sure = len(common) / (len(common) + _HALF_SURE)
-            return float(sure * (_PRIOR - _BY_DRIFT * np.log(ratio + _NOISE) - parting))
-        return self._goes_on(a, b, looks) - parting * len(common) / (len(common) + _HALF_SURE)
+        parting = _BY_PARTING * self.apart(a, b)
+        sure = len(common) / (len(common) + _HALF_SURE)
+        if len(common) < 3:
+            return self._goes_on(a, b, looks) - parting * sure
+        steps = self.step[a, common] - self.step[b, common]
+        drift = _reach(steps)
+        spread = np.median(self.extent[a, common]) + np.median(self.extent[b, common])
+        path = np.linalg.norm(steps, axis=1).sum()
+        drifting = np.log(drift / (spread + self.slack) + _NOISE)
+        swinging = np.log((path + self.slack) / (drift + self.slack))
+        likeness = _USUAL if looks is None else float(looks[a] @ looks[b])
+        return float(sure * (_PRIOR - _BY_DRIFT * drifting + _BY_SWING * swinging + _BY_LIKENESS * likeness - parting))
 
     def _goes_on(self, a: int, b: int, looks: np.ndarray | None) -> float:
         """Log odds that of two fragments never seen together one goes on as the other: it looks alike and is where the other led."""
@@ -259,7 +257,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
     changed: int | None = None
     while True:
         fragments = Fragments.measure(seen, label)
-        looks = _looks(features, label) if features is not None else None
+        looks = looks_of(features, label) if features is not None else None
         present = np.unique(label[label >= 0]).tolist()
         pairs = [(a, b) for i, a in enumerate(present) for b in present[i + 1 :]]
         for a, b in pairs:
@@ -272,7 +270,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
         changed = best[0]
 
 
-def _looks(features: np.ndarray, label: np.ndarray) -> np.ndarray:
+def looks_of(features: np.ndarray, label: np.ndarray) -> np.ndarray:
     """K×C unit vectors: mean feature of each fragment."""
     total = np.zeros((int(label.max()) + 1, features.shape[1]))
     np.add.at(total, label[label >= 0], np.nan_to_num(features[label >= 0]))

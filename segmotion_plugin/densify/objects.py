@@ -113,9 +113,11 @@ def _group_shot(
     likeness = near.copy()
     likeness.data = np.minimum(near.data, _SURE) * np.exp(-np.sqrt(unlike.data / np.maximum(near.data, 1.0)))
     likeness.data = np.where(parted, _WEAK, np.maximum(likeness.data, 0.1 * _WEAK))
-    label = cut_apart(seen, label, likeness, weight, least)
-    label = join(seen, label, None if features is None else features[ids])
-    label = _dropped(label, weight, enough)
+    looks = None if features is None else features[ids]
+    label = cut_apart(seen, label, likeness, weight, least, looks)
+    label = join(seen, label, looks)
+    # What has few tracks that move alike for long counts with all that lie in its patches.
+    label = _dropped(_by_patch(seen, label), weight, enough)
     return _by_patch(seen, label)
 
 
