@@ -25,7 +25,7 @@ _LIKE = 0.5  # least cosine between the mean features of pieces seen one after t
 # Log odds that two fragments are one thing, by logistic regression on cuts and pairs of fragments in rendered worlds.
 _PRIOR, _BY_DRIFT, _BY_PARTING, _BY_LIKENESS, _BY_SWING = -1.6, 1.7, 2.6, 4.5, 3.7
 _NOISE = 0.2  # drift that tells no more when it gets smaller, as a share of the size
-_USUAL = 0.3  # cosine that stands for that of fragments of unknown looks
+_USUAL = 0.25  # cosine that stands for that of fragments of unknown looks
 _HALF_SURE = 4.0  # common frames that tell half of it
 _UNKNOWN = -0.5  # log odds of fragments never seen together of which nothing else is known
 _ANEW, _BY_LOOKS = 0.5, 6.0  # log odds of those that look just alike enough and fit, and what more likeness adds
