@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from segmotion_plugin.densify.colours import ColourOptions, colour_bins, colour_odds, draw_again, resting
+from segmotion_plugin.densify.colours import ColourOptions, colour_bins, colour_odds, draw_again
 from segmotion_plugin.densify.cut import edge_weight
 
 _SMALL = ColourOptions().scaled(0.7)
 
 
-def _drawn(image: np.ndarray, evidence: np.ndarray, apart: np.ndarray, first: np.ndarray, options: ColourOptions) -> np.ndarray:
-    return draw_again(image, evidence, apart, first, edge_weight(image, 4.0), 60, options)
+def _drawn(image: np.ndarray, evidence: np.ndarray, unlike: np.ndarray, first: np.ndarray, options: ColourOptions) -> np.ndarray:
+    return draw_again(image, evidence, unlike, first, edge_weight(image, 4.0), 60, options)
 
 
 def _picture(rng: np.random.Generator, truth: np.ndarray, inside: tuple[int, int, int], outside: tuple[int, int, int]) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_a_rim_of_background_goes_and_a_missing_corner_comes_back() -> None:
     first = np.zeros_like(truth)
     first[26:56, 36:84] = True  # a rim of four pixels on three sides, and the lower four rows missing
     evidence = np.where(first, 2.0, -2.0).astype(np.float32)
-    drawn = _drawn(image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32), _SMALL)
+    drawn = _drawn(image, evidence, np.zeros(truth.shape), first.astype(np.float32), _SMALL)
     assert _iou(first.astype(np.float32), truth) < 0.8
     assert _iou(drawn, truth) > 0.97
 
@@ -47,7 +47,7 @@ def test_without_a_difference_in_colour_the_first_mask_stays() -> None:
     truth = _truth()
     image = _picture(np.random.default_rng(1), truth, (90, 90, 90), (90, 90, 90))
     evidence = np.where(truth, 3.0, -3.0).astype(np.float32)
-    drawn = _drawn(image, evidence, np.full(truth.shape, 5.0), truth.astype(np.float32), _SMALL)
+    drawn = _drawn(image, evidence, np.zeros(truth.shape), truth.astype(np.float32), _SMALL)
     assert _iou(drawn, truth) > 0.95
 
 
@@ -62,7 +62,7 @@ def test_every_part_has_colours_of_its_own() -> None:
     first[22:58, 27:63] = first[22:58, 137:173] = True
     evidence = np.where(first, 2.0, -2.0).astype(np.float32)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    arguments = (image, evidence, np.full(truth.shape, 5.0), first.astype(np.float32))
+    arguments = (image, evidence, np.zeros(truth.shape), first.astype(np.float32))
     assert _iou(_drawn(*arguments, _SMALL), truth) > 0.95
     assert _iou(_drawn(*arguments, replace(_SMALL, merge=60)), truth) < 0.9
 
@@ -75,20 +75,10 @@ def test_a_resting_twin_beside_a_mover_is_not_swallowed() -> None:
     image = np.where((mover | twin)[..., None], (150, 60, 60), (60, 90, 60)) + checks + rng.normal(0, 4, (90, 120, 3))
     image = np.clip(image, 0, 255).astype(np.uint8)
     evidence = np.where(mover, 2.0, -2.0).astype(np.float32)
-    seen = np.where(mover, 6.0, 0.2)
-    drawn = _drawn(image, evidence, seen, mover.astype(np.float32), _SMALL)
+    drawn = _drawn(image, evidence, np.where(mover, 0.5, -2.0), mover.astype(np.float32), _SMALL)
     assert _iou(drawn, mover) > 0.9
-    blind = _drawn(image, evidence, seen, mover.astype(np.float32), replace(_SMALL, still=0.0))
+    blind = _drawn(image, evidence, np.zeros(mover.shape), mover.astype(np.float32), _SMALL)
     assert blind[twin].mean() > 0.9
-
-
-def test_plain_surfaces_are_not_seen_to_rest() -> None:
-    plain = np.full((40, 60, 3), 120, np.uint8)
-    textured = np.random.default_rng(4).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    agree, differ = np.zeros((40, 60)), np.full((40, 60), 8.0)
-    assert resting(plain, agree).max() == 0
-    assert resting(textured, agree)[5:-5, 5:-5].min() > 0.5
-    assert resting(textured, differ).max() == 0
 
 
 def test_colour_odds_change_sign_when_inside_and_outside_do() -> None:

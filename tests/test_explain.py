@@ -90,6 +90,9 @@ def test_proof_ends_where_the_object_ends_though_flow_does_not() -> None:
     assert (proven & truth).sum() > 0.9 * truth.sum()
     assert (proven & ~truth).sum() < 0.15 * truth.sum()
     assert (region == HALO).sum() > 100 and ((region == HALO) & truth).sum() < 0.02 * (region == HALO).sum()
-    nowhere = explainer(2, (slice(0, 0), slice(0, 0)))
-    assert nowhere is not None and nowhere[0].size == 0
-    np.testing.assert_array_equal(nowhere[1], found[1])
+    part = (slice(30, 90), slice(40, 100))
+    inside = explainer(2, part)
+    assert inside is not None
+    # The picture's borders and the erosion of the windows reach one pixel into a box.
+    np.testing.assert_allclose(inside[1], found[1][part], atol=1e-3)
+    np.testing.assert_allclose(inside[0][2:-2, 2:-2], found[0][part][2:-2, 2:-2], atol=1e-3)

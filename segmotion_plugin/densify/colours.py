@@ -21,9 +21,6 @@ _BINS = (24, 20, 20)  # of lightness and the two colour axes of CIELAB
 _CHROMA = 100.0  # range of the colour axes that the bins span, 8-bit scale
 _SPREAD = 0.8  # blur of the histograms, bins
 _UNSEEN = 7.5e-5  # share of a bin that nothing was seen in
-_TEXTURE = 0.002  # least eigenvalue of the structure tensor (lightness in [0, 1]) at which flow is sure
-_REST, _MOVE = 1.0, 1.5  # pixels between static motion and flow, at most and at least
-_FAST = 4.0  # pixels by which a part moves when rest is told from motion almost surely
 
 
 @dataclass(frozen=True)
@@ -37,12 +34,10 @@ class ColourOptions:
     """Weight of the evidence of motion."""
     most_motion: float = 4.0
     """Largest absolute evidence of motion."""
-    colour: float = 0.7
+    colour: float = 0.5
     """Weight of the log odds of colours."""
     most_colour: float = 2.5
     """Largest absolute log odds of colours."""
-    still: float = 4.0
-    """Weight of being seen to rest, against motion."""
     reach: int = 22
     """Pixels beyond the mask's border that may be added."""
     around: float = 30.0
@@ -101,23 +96,10 @@ def colour_odds(bins: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np
     return table.ravel()[bins].astype(np.float32)
 
 
-def resting(image: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """h×w float32 in [0, 1]: how surely a pixel of an h×w×3 uint8 RGB image is seen to rest, for `apart` see `draw_again`.
-
-    Only where the picture has corners is the flow more than a guess (Shi and Tomasi, CVPR 1994).
-    """
-    lightness = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., 0].astype(np.float32) / 255
-    corner = cv2.cornerMinEigenVal(cv2.GaussianBlur(lightness, (0, 0), 1), 5, ksize=3)
-    texture = np.clip(corner / _TEXTURE, 0, 1)
-    rest = cv2.GaussianBlur(texture * (apart < _REST), (0, 0), 1.5)
-    move = cv2.GaussianBlur(texture * (apart > _MOVE), (0, 0), 1.5)
-    return np.clip((rest - move) / (rest + move + 0.1), 0, 1)
-
-
 def draw_again(
     image: np.ndarray,
     evidence: np.ndarray,
-    apart: np.ndarray,
+    unlike: np.ndarray,
     soft: np.ndarray,
     weights: tuple[np.ndarray, np.ndarray],
     steps: int,
@@ -128,7 +110,7 @@ def draw_again(
     Args:
         image: h×w×3 uint8 RGB.
         evidence: h×w log odds that a pixel moves.
-        apart: h×w pixels between the motion that the static world would have and the flow; a textured pixel where they agree rests.
+        unlike: h×w log odds that a pixel shows something else than the still world.
         soft: h×w first segmentation in [0, 1], above 0.5 = moves.
         weights: prices of borders, see `edge_weight`.
         steps: of the cut's solver, in each round.
@@ -142,8 +124,7 @@ def draw_again(
         return soft
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * options.merge + 1,) * 2)
     count, part = cv2.connectedComponents(cv2.dilate(first.astype(np.uint8), kernel))
-    motion = options.motion * np.clip(evidence, -options.most_motion, options.most_motion)
-    still = options.still * resting(image, apart)
+    known = options.motion * np.clip(evidence, -options.most_motion, options.most_motion) + unlike
     weight_x, weight_y = weights
     bins = colour_bins(image)
     out = np.zeros_like(soft)
@@ -154,12 +135,9 @@ def draw_again(
             continue
         crop = box_around(own, 2 * options.reach)
         free = ~(first & ~own)[crop]
-        # Rest is told from motion by as much as this part moves.
-        sure = float(np.clip(np.median(apart[own]) / _FAST - 0.25, 0, 1))
-        known = motion[crop] - sure * still[crop]
         drawn = own[crop].astype(np.float32)
         for _ in range(options.rounds):
-            told = known + _told(bins[crop], drawn > 0.5, free, options)
+            told = known[crop] + _told(bins[crop], drawn > 0.5, free, options)
             drawn = cut(told, weight_x[crop], weight_y[crop], drawn, steps)
         out[crop] = np.maximum(out[crop], drawn)
     return out

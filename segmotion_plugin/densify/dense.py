@@ -21,15 +21,17 @@ from segmotion_plugin.densify.appearance import (
     position_inputs,
     scaled_lab,
 )
+from segmotion_plugin.densify.background import NEAR, Background
 from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.explain import HALO, PROVEN, Explainer, Recent, box_around, follow, regions, splat
+from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, box_around, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
 
 _THREADS = 2
+_STEPS = 32.0  # in which log odds of 1 are stored
 _BEYOND = 16  # pixels around the evidence for motion in which the cut is solved
 
 
@@ -67,8 +69,9 @@ class Densifier:
         x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
         self._position = position_inputs(x, y).astype(np.float32)
         self._rng = np.random.default_rng(seed)
-        self._half = Recent(self._halved, 16)
+        self._half = Recent(self._halved, KEPT)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
+        self._background = Background(self._half, self._explainer.image, self._tracks_at, shot, self.options.background)
         self._looked: dict[int, bytes] = {}
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
@@ -83,25 +86,23 @@ class Densifier:
         ids, xy = self.tracks.observations_at(frame)
         return ids, xy, self.probability[ids]
 
-    def _look(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """What explains the picture.
+    def _look(self, frame: int) -> np.ndarray:
+        """What explains the picture, 2×h×w int8.
 
-        Returns:
-            h×w uint8: PROVEN where only the flow explains it, HALO beside that, 0 elsewhere; and h×w uint8: tenths of a pixel between
-            the static world's explanation and the flow's.
+        First, PROVEN where only the flow explains it, HALO beside that, 0 elsewhere; second, the log odds that a pixel shows
+        something else than the still world, in steps of 1 / `_STEPS`.
         """
-        options, region, apart = self.options, np.zeros((self.h, self.w), np.uint8), np.zeros((self.h, self.w), np.uint8)
+        options, shape, found = self.options, (self.h, self.w), np.zeros((2, self.h, self.w), np.int8)
         _, xy, probability = self._tracks_at(frame)
-        near = splat(xy[probability > 0.5], (self.h, self.w), 6)
+        near = splat(xy[probability > 0.5], shape, 6)
+        if not near.any():
+            return found
         # One pixel more than what can be halo or proven, so that all of that has its still neighbours in the box.
-        box = box_around(near, 1) if near.any() else (slice(0, 0), slice(0, 0))
-        found = self._explainer(frame, box)
-        if found is not None:
-            apart = np.clip(10 * found[1], 0, 255).astype(np.uint8)
-        if found is not None and near.any():
-            region[box] = regions(
-                found[0],
-                found[1][box],
+        box = box_around(near, 1)
+        compared = self._explainer(frame, box)
+        if compared is not None:
+            found[0][box] = regions(
+                *compared,
                 near[box],
                 self._explainer.image(frame)[box],
                 told=options.told,
@@ -110,15 +111,17 @@ class Densifier:
                 halo_width=options.halo_width,
                 alike=options.alike,
             )
-        return region, apart
+        box = box_around(near, NEAR + options.colours.reach)
+        found[1][box] = np.round(_STEPS * self._background(frame, box))
+        return found
 
     def _remember(self, frame: int) -> None:
         """Look at a frame and keep what was found: it is asked for again when the frame is drawn, a whole clip later."""
-        self._looked[frame] = zlib.compress(np.stack(self._look(frame)).tobytes(), 1)
+        self._looked[frame] = zlib.compress(self._look(frame).tobytes(), 1)
 
     def _recall(self, frame: int) -> np.ndarray:
-        """2×h×w uint8, see `_look`."""
-        return np.frombuffer(zlib.decompress(self._looked[frame]), np.uint8).reshape(2, self.h, self.w)
+        """2×h×w int8, see `_look`."""
+        return np.frombuffer(zlib.decompress(self._looked[frame]), np.int8).reshape(2, self.h, self.w)
 
     def _labels(self, frame: int, region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, probabilities and weights of the tracks at a frame; for `region` see `_look`."""
@@ -250,8 +253,8 @@ class Densifier:
         # Beyond the box around all evidence for motion the segmentation would only cost (exactly so at one price everywhere).
         box = box_around(evidence > 0, _BEYOND)
         soft[box] = cut(evidence[box], weight_x[box], weight_y[box], None, options.steps)
-        apart = self._recall(frame)[1] / np.float32(10)
-        return draw_again(image, evidence, apart, soft, (weight_x, weight_y), options.steps, options.colours)
+        unlike = self._recall(frame)[1] / np.float32(_STEPS)
+        return draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
 
     def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Soft segmentations of ascending frames, of which `_THREADS` are drawn at a time."""

@@ -21,6 +21,8 @@ _STRIDES = (1, 2, 4)
 PROVEN, HALO = 1, 2
 Box = tuple[slice, slice]
 WINDOW = 3
+KEPT = 48
+"""Frames whose images are kept: as many as are looked at for one of them, and some more."""
 _WANTED = 6.0  # pixels at full size between the two explanations; the stride grows until objects move by that much
 
 
@@ -44,64 +46,72 @@ def polynomial_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, size: 
     return lambda points: basis(points) @ coefficients
 
 
-def static_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, shape: tuple[int, int], reach: float = 12.0) -> np.ndarray:
+def static_flow(
+    xy: np.ndarray, step: np.ndarray, weight: np.ndarray, shape: tuple[int, int], box: Box | None = None, reach: float = 12.0
+) -> np.ndarray:
     """Flow that the static world has at every pixel: a polynomial field, and around static points what they add to it.
 
     Args:
         xy: n×2 positions of static points, pixels at full size.
         step: n×2 displacements, pixels at full size.
         weight: n trust in each.
-        shape: (h, w) of the field, half size.
+        shape: (h, w) of the image, half size.
+        box: rows and columns that are wanted; all when absent.
         reach: standard deviation of a point's neighbourhood, pixels at half size.
 
     Returns:
-        h×w×2 float32 displacements, pixels at full size.
+        float32 displacements (x, y) of the box's size, pixels at full size.
     """
     h, w = shape
+    rows, columns = (slice(0, h), slice(0, w)) if box is None else box
     field = polynomial_flow(xy, step, weight, (2 * w, 2 * h))
-    rows, columns = np.mgrid[:h:8, :w:8]
-    coarse = field(np.stack([2 * columns.ravel() + 1.0, 2 * rows.ravel() + 1.0], axis=1)).reshape(*rows.shape, 2)
-    # The coarse grid samples pixel 8i, so it is enlarged by an affine map rather than by resize's centre alignment.
-    grid_x, grid_y = np.meshgrid(np.arange(w, dtype=np.float32) / 8, np.arange(h, dtype=np.float32) / 8)
-    flow = cv2.remap(coarse.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     rest = (step - field(xy)).astype(np.float32)
     far = np.linalg.norm(rest, axis=1)
     trusted = weight * (far < 4 * float(np.median(far)) + 4)
-    total: np.ndarray = np.zeros((h, w, 2), np.float32)
-    amount: np.ndarray = np.zeros((h, w), np.float32)
-    column, row = np.clip((xy[:, 0] / 2).astype(int), 0, w - 1), np.clip((xy[:, 1] / 2).astype(int), 0, h - 1)
-    np.add.at(total, (row, column), trusted[:, None] * rest)
-    np.add.at(amount, (row, column), trusted)
-    # Blur at a quarter of the resolution: the neighbourhood is wide.
-    small = (max(1, w // 4), max(1, h // 4))
-    total, amount = cv2.resize(total, small, interpolation=cv2.INTER_AREA), cv2.resize(amount, small, interpolation=cv2.INTER_AREA)
-    total, amount = cv2.GaussianBlur(total, (0, 0), reach / 4), cv2.GaussianBlur(amount, (0, 0), reach / 4)
-    return flow + cv2.resize(total / (amount + 1e-4)[..., None], (w, h), interpolation=cv2.INTER_LINEAR)
+    # All is smooth, so it is made on a grid of every fourth pixel.
+    small = ((h + 3) // 4, (w + 3) // 4)
+    place = np.clip((xy[:, 1] / 8).astype(int), 0, small[0] - 1) * small[1] + np.clip((xy[:, 0] / 8).astype(int), 0, small[1] - 1)
+    counted = [np.bincount(place, trusted * value, small[0] * small[1]) for value in (rest[:, 0], rest[:, 1], np.ones(len(rest)))]
+    total = cv2.GaussianBlur(np.stack(counted, axis=1).reshape(*small, 3).astype(np.float32), (0, 0), reach / 4)
+    y, x = np.mgrid[: small[0], : small[1]]
+    coarse = field(np.stack([8 * x.ravel() + 4.0, 8 * y.ravel() + 4.0], axis=1)).reshape(*small, 2)
+    coarse = (coarse + total[..., :2] / (total[..., 2:] + 1.6e-3)).astype(np.float32)
+    # A cell's centre lies 2 pixels from its corner.
+    grid = np.meshgrid(
+        (np.arange(columns.start, columns.stop, dtype=np.float32) - 1.5) / 4,
+        (np.arange(rows.start, rows.stop, dtype=np.float32) - 1.5) / 4,
+    )
+    return cv2.remap(coarse, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
     """Mean absolute difference, in the best window around a pixel, between an image and another one seen through a flow.
 
     Args:
-        first: h×w×C float32.
-        second: h×w×C float32.
-        flow: h×w×2 displacements from first to second, pixels at twice this size.
-        box: rows and columns of `first` to compare, none of them perhaps; all when absent.
+        first: h×w×C uint8 or float32.
+        second: the same.
+        flow: displacements (x, y) from first to second, of the box's size, pixels at twice this size.
+        box: rows and columns of `first` to compare; all when absent.
 
     Returns:
         float32 of the box's size.
     """
     h, w = first.shape[:2]
     rows, columns = (slice(0, h), slice(0, w)) if box is None else box
-    x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
-    x, y = x + flow[rows, columns, 0] / 2, y + flow[rows, columns, 1] / 2
-    if x.size == 0:
-        return x
+    x, y = _places((rows, columns), flow)
     seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    difference = cv2.transform(cv2.absdiff(first[rows, columns], seen), np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
+    difference = cv2.absdiff(first[rows, columns], seen).astype(np.float32)
+    difference = cv2.transform(difference, np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
     difference[(x < 0) | (y < 0) | (x > w - 1) | (y > h - 1)] = 255.0
     # The best of all windows that hold the pixel: a window that reaches over the object's outline does not blame its neighbour.
     return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
+
+
+def _places(box: Box, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows, float32 of the box's size, where its pixels are led by a flow of that size in pixels at twice this size."""
+    rows, columns = box
+    x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
+    return x + flow[..., 0] / 2, y + flow[..., 1] / 2
 
 
 def box_around(marked: np.ndarray, margin: int) -> Box:
@@ -114,20 +124,18 @@ def box_around(marked: np.ndarray, margin: int) -> Box:
     )
 
 
-def follow(field: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """What h×w(×C) values are where a flow leads: h×w×2 displacements in pixels at twice this size."""
-    h, w = flow.shape[:2]
-    columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(
-        field, columns + flow[..., 0] / 2, rows + flow[..., 1] / 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+def follow(field: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
+    """What h×w(×C) values are where a flow leads: displacements of the box's size (h×w×2 without a box), pixels at twice this size."""
+    h, w = field.shape[:2]
+    x, y = _places((slice(0, h), slice(0, w)) if box is None else box, flow)
+    return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def compose(flows: list[np.ndarray]) -> np.ndarray:
-    """Flow over several frames from the flows of neighbouring pairs, each h×w×2 in pixels at twice this size."""
-    total = flows[0]
+def compose(flows: list[np.ndarray], box: Box | None = None) -> np.ndarray:
+    """Flow of a box over several frames from the flows of neighbouring pairs, each h×w×2 in pixels at twice this size."""
+    total = flows[0] if box is None else flows[0][box]
     for flow in flows[1:]:
-        total = total + follow(flow, total)
+        total = total + follow(flow, total, box)
     return total
 
 
@@ -160,7 +168,7 @@ def regions(
         worse: h×w, by how many grey levels the static world explains a pixel worse than the flow.
         apart: h×w, pixels between the two explanations.
         near: h×w bool, near tracks that move.
-        image: h×w×3 float32, CIELAB at 8-bit scale, a little blurred.
+        image: h×w×3 uint8 CIELAB, a little blurred.
         told: least `worse` of a proof.
         least_apart: least `apart` at which the explanations can be told apart.
         closing: radius over which proof is closed.
@@ -192,6 +200,7 @@ def _step_to_still(image: np.ndarray, candidate: np.ndarray) -> np.ndarray:
         candidate.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     rows, columns = np.nonzero(~candidate)
+    image = image.astype(np.float32)
     colour_of = np.zeros((int(nearest.max()) + 1, 3), np.float32)
     colour_of[nearest[rows, columns]] = image[rows, columns]
     return np.linalg.norm(image - colour_of[nearest], axis=2)
@@ -236,12 +245,12 @@ class Explainer:
         shot: tuple[int, int],
     ) -> None:
         self._half, self._flow, self._at, self._shot = half, flow, at, shot
-        self.image = Recent(self._blurred, 16)
-        """Gives h×w×3 float32 CIELAB at 8-bit scale, a little blurred, of a frame."""
+        self.image = Recent(self._blurred, KEPT)
+        """Gives h×w×3 uint8 CIELAB, a little blurred, of a frame."""
 
     def _blurred(self, frame: int) -> np.ndarray:
         lab = cv2.cvtColor(self._half(frame), cv2.COLOR_RGB2LAB)
-        return cv2.GaussianBlur(lab, (3, 3), 0).astype(np.float32)
+        return cv2.GaussianBlur(lab, (3, 3), 0)
 
     def __call__(self, frame: int, box: Box) -> tuple[np.ndarray, np.ndarray] | None:
         """Compare at a frame.
@@ -251,8 +260,8 @@ class Explainer:
             box: rows and columns where the two explanations are weighed.
 
         Returns:
-            float32 of the box's size: by how many grey levels the static world explains the pixel worse than the flow does (negative:
-            better); and h×w float32: how far apart the two explanations are, pixels at full size. None where there is no static track.
+            Two float32 arrays of the box's size: by how many grey levels the static world explains the pixel worse than the flow does
+            (negative: better), and how far apart the two explanations are, pixels at full size. None where there is no static track.
         """
         start, stop = self._shot
         ids, xy, probability = self._at(frame)
@@ -286,12 +295,13 @@ class Explainer:
             return None
         step = other_xy[there] - xy[here]
         image, second = self.image(frame), self.image(other)
-        static = static_flow(xy[here], step, weight, image.shape[:2])
+        static = static_flow(xy[here], step, weight, image.shape[:2], box)
         if direction > 0:
-            measured = compose([self._flow(frame + i)[0] for i in range(stride)])
+            measured = compose([self._flow(frame + i)[0] for i in range(stride)], box)
         else:
-            measured = compose([self._flow(frame - 1 - i)[1] for i in range(stride)])
+            measured = compose([self._flow(frame - 1 - i)[1] for i in range(stride)], box)
         apart = np.linalg.norm(static - measured, axis=2)
-        moving = probability > 0.5
-        typical = float(np.median(sample(apart, xy[moving] / 2))) if moving.any() else 0.0
+        rows, columns = box
+        moving = xy[probability > 0.5] / 2 - (columns.start, rows.start)
+        typical = float(np.median(sample(apart, moving))) if len(moving) else 0.0
         return mismatch(image, second, static, box), mismatch(image, second, measured, box), apart, typical

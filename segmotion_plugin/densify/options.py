@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from segmotion_plugin.densify.background import BackgroundOptions
 from segmotion_plugin.densify.colours import ColourOptions
 
 
@@ -57,6 +58,8 @@ class DenseOptions:
     """Weight of a frame's evidence per frame of distance."""
     steps: int = 40
     """Steps of the cut's solver."""
+    background: BackgroundOptions = field(default_factory=BackgroundOptions)
+    """Of what the still world looks like."""
     colours: ColourOptions = field(default_factory=ColourOptions)
     """Of the second drawing."""
 

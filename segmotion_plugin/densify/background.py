@@ -1,0 +1,125 @@
+"""The still world as other frames show it: background that was uncovered before or will be, and its shaded likeness.
+
+Where a mover stands now, the still world can be seen some frames earlier or later. Static tracks tell how the picture there maps to
+this frame. What looks the same in any of them rests: the ground between two legs, a rim that flow dragged along, what is seen through
+a wheel. What looks like none of them is something else. A cast shadow moves with its caster but shows the ground's own colours, darker
+by about one factor in all channels (Horprasert et al., "A Statistical Approach for Real-time Robust Background Subtraction and Shadow
+Detection", ICCV Frame-rate Workshop 1999); pixels like that count as ground, though less surely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.densify.explain import Box, mismatch, splat, static_flow
+
+NEAR = 14
+"""Pixels at half size around tracks that move, within which another frame does not show the still world."""
+
+_STATIC_TRACKS = 40  # in common with another frame, for its picture to be mapped
+_STILL_PIXELS = 50  # that tell how well the still world can be told here
+_DARK = 8.0  # grey levels added before logarithms: dark pixels have no colour
+
+
+@dataclass(frozen=True)
+class BackgroundOptions:
+    """Constants chosen on DAVIS training sequences and rendered scenes."""
+
+    offsets: tuple[int, ...] = (4, -4, 6, -6, 12, -12, 20, -20)
+    """Frames that are looked at, counted from the one in question."""
+    slope: float = 1.5
+    """Log odds per factor e of colour difference."""
+    factor: float = 3.0
+    """A difference is undecided at this many times what still pixels have..."""
+    level: float = 3.0
+    """...plus so many grey levels."""
+    most_still: float = 2.0
+    """Largest log odds that a pixel is the still world's."""
+    most_other: float = 0.5
+    """Largest log odds that it is not: things in the still world hide one another, and the map between frames is not exact."""
+    shaded: float = 1.0
+    """Log odds that a pixel which looks shaded is the still world's, on top."""
+    tint: float = 0.15
+    """Difference of the channels' log ratios at which a pixel no longer looks shaded."""
+    least_shade: float = 0.1
+    """Mean log ratio from which on it does..."""
+    most_shade: float = 1.2
+    """...and up to which."""
+
+
+class Background:
+    """Tells for the frames of one shot how unlike the still world their pixels are; threads may ask at the same time.
+
+    Args:
+        colours: gives a frame at half size, h×w×3 uint8 RGB.
+        image: gives a frame as h×w×3 uint8 CIELAB, a little blurred.
+        at: gives the visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n.
+        shot: half-open frame range.
+        options: constants.
+    """
+
+    def __init__(
+        self,
+        colours: Callable[[int], np.ndarray],
+        image: Callable[[int], np.ndarray],
+        at: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        shot: tuple[int, int],
+        options: BackgroundOptions,
+    ) -> None:
+        self._colours, self._image, self._at, self._shot, self._options = colours, image, at, shot, options
+
+    def __call__(self, frame: int, box: Box) -> np.ndarray:
+        """float32 of the box's size: log odds that a pixel shows something else than the still world; 0 where no frame tells."""
+        options = self._options
+        image = self._image(frame)
+        shape = image.shape[:2]
+        ids, xy, probability = self._at(frame)
+        rows, columns = box
+        grid = np.meshgrid(
+            np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32)
+        )
+        least = np.full(grid[0].shape, np.inf, np.float32)
+        shaded = np.zeros(grid[0].shape, np.float32)
+        own = _logarithm(self._colours(frame)[box])
+        for offset in options.offsets:
+            other = frame + offset
+            if not self._shot[0] <= other < self._shot[1]:
+                continue
+            other_ids, other_xy, other_probability = self._at(other)
+            _, here, there = np.intersect1d(ids, other_ids, assume_unique=True, return_indices=True)
+            weight = np.clip(1 - 2 * probability[here], 0, 1)
+            if (weight > 0).sum() < _STATIC_TRACKS:
+                continue
+            flow = static_flow(xy[here], other_xy[there] - xy[here], weight, shape, box)
+            x, y = grid[0] + flow[..., 0] / 2, grid[1] + flow[..., 1] / 2
+            moving = splat(other_xy[other_probability > 0.5], shape, NEAR).astype(np.uint8)
+            open_there = cv2.remap(moving, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1) == 0
+            difference = mismatch(image, self._image(other), flow, box)
+            least = np.where(open_there, np.minimum(least, difference), least)
+            if options.shaded > 0:
+                seen = cv2.remap(self._colours(other), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                shaded = np.where(open_there, np.maximum(shaded, self._shade(own, _logarithm(seen))), shaded)
+        known = np.isfinite(least)
+        still = known & ~splat(xy[probability > 0.5], shape, NEAR)[box]
+        if still.sum() < _STILL_PIXELS:
+            return np.zeros(grid[0].shape, np.float32)
+        undecided = options.factor * float(np.median(least[still])) + options.level
+        least[~known] = undecided
+        odds = options.slope * np.log((least + 0.5) / (undecided + 0.5))
+        return (np.clip(odds, -options.most_still, options.most_other) - options.shaded * shaded).astype(np.float32)
+
+    def _shade(self, own: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Likeness in [0, 1] to a darker version of what was seen; h×w×3 logarithms of colours."""
+        ratio = cv2.blur(own - seen, (3, 3))
+        mean, tint = ratio.mean(axis=2), ratio.max(axis=2) - ratio.min(axis=2)
+        darker = (mean < -self._options.least_shade) & (mean > -self._options.most_shade)
+        return np.where(darker, np.clip(1 - tint / self._options.tint, 0, 1), 0).astype(np.float32)
+
+
+def _logarithm(colours: np.ndarray) -> np.ndarray:
+    """h×w×3 float32 logarithms of the brightness in an h×w×3 uint8 image, a little blurred."""
+    return np.log(cv2.GaussianBlur(colours.astype(np.float32), (3, 3), 0) + _DARK)
