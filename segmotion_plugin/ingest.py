@@ -112,11 +112,11 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
                 height, width = image.shape[:2]
                 if min(width, height) < 32:
                     raise SegmotionError(f"{path}: {width}×{height} pixels are too few; 32×32 is the least")
-                size = _work_size(width, height, settings.work_size)
+                size = working_size(width, height, settings.work_size)
                 frames = RawStore(raw, (size[1], size[0], 3), np.uint8)
             if image.shape[:2] != (height, width):
                 raise SegmotionError(f"{path}: the picture size changes at frame {entry.number}; cut the video there")
-            small = image if size == (width, height) else cv2.resize(image, size, interpolation=_interpolation(width, size))
+            small = at_working_size(image, size)
             if settings.unordered or detector(small):
                 cuts.append(len(entries))
             frames[len(entries)] = small
@@ -137,14 +137,21 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
     }
 
 
-def _work_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """Small images are enlarged, to twice their size at most: masks are drawn at half of this size, where movers must not get lost."""
+def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
+    """(width, height) that images are worked on at, pixels.
+
+    Small images are enlarged, to twice their size at most: masks are drawn at half of this size, where movers must not get lost.
+    """
     factor = min(_MOST_ENLARGED, long_side / max(width, height))
     return max(16, round(width * factor)), max(16, round(height * factor))
 
 
-def _interpolation(width: int, size: tuple[int, int]) -> int:
-    return cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
+def at_working_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An H×W×3 image at (width, height) `size`; the image itself when it has that size."""
+    width = image.shape[1]
+    if size == (width, image.shape[0]):
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR)
 
 
 def _write_images(path: Path, space: Workspace, selected: np.ndarray, settings: MaskSettings, console: Console) -> list[str]:

@@ -18,6 +18,7 @@ from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import ModelConfig, TrajectoryTransformer, load_weights
 from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import render
+from segmotion_plugin.trackers.dis import track
 from segmotion_plugin.tracks import Tracks
 from segmotion_plugin.training import train
 from segmotion_plugin.training.ablation import AblationConfig, variants
@@ -27,7 +28,7 @@ from segmotion_plugin.training.clips import TrainingClip, apparent_motion, clip_
 from segmotion_plugin.training.dataset import collate, draw_sample
 from segmotion_plugin.training.loop import TrainConfig, learning_rate, loss_of, optimise
 from segmotion_plugin.training.noise import tracker_noise
-from segmotion_plugin.training.rendered import labelled
+from segmotion_plugin.training.rendered import described_tracks, labelled
 
 SMALL = ModelConfig(width=16, heads=2, hidden=16, layers=1, blocks=1)
 FIT = FitOptions(8, 1, 48)
@@ -220,16 +221,24 @@ def test_rendered_labels_follow_the_majority() -> None:
     outside = np.argwhere((labels == 0).all(axis=0))
     points = np.stack([inside[len(inside) // 2], outside[3]])[:, ::-1] + 0.5
     tracks = Tracks.from_dense(np.repeat(points[:, None], 4, axis=1), np.ones((2, 4), bool))
-    result = labelled(clip, tracks, np.random.default_rng(0))
+    result = labelled(clip, tracks, np.zeros((2, 5), np.float16))
     assert result.moving[0].any() and not result.moving[1].any()
-    assert result.features.shape == (2, 152) and np.isfinite(result.features.astype(float)).all()
+    assert result.features.shape == (2, 5)
+
+
+def test_clips_are_tracked_and_described_at_the_working_size() -> None:
+    clip = render(scenes.build("walker", 1_000_001, 4, 96, 54))
+    tracks, features = described_tracks(list(clip.frames), np.random.default_rng(0), 60)
+    assert len(tracks) == 60 and features.shape == (60, 152) and np.isfinite(features.astype(float)).any()
+    assert (tracks.xy_flat >= 0).all() and (tracks.xy_flat <= [96, 54]).all()
+    # At twice the size points lie 4 pixels apart there at least, so 2 here: closer than on the frames as they are.
+    everything, _ = described_tracks(list(clip.frames), np.random.default_rng(0), 10**6)
+    assert len(everything) > 1.5 * len(track(list(clip.frames)))
 
 
 def test_the_ablation_table_lists_every_variant(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segmotion_plugin.training.ablation.ModelConfig", lambda: SMALL)
-    monkeypatch.setattr(
-        "segmotion_plugin.training.ablation.TrainConfig", lambda **k: TrainConfig(batch=1, tracks=24, **k)
-    )
+    monkeypatch.setattr("segmotion_plugin.training.ablation.TrainConfig", lambda **k: TrainConfig(batch=1, tracks=24, **k))
     table = ablate(AblationConfig(clips=folder, out=tmp_path, twins=1, steps=1, tracks=40))
     assert (tmp_path / "ablation.md").read_text() == table
     assert "parked twins: AUC" in table

@@ -22,11 +22,12 @@ class DecoderBlock(nn.Module):
         width: D of both streams.
         heads: number of heads.
         hidden: width of the feed-forward parts.
+        across: False leaves every track to itself (ablation).
     """
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, across: bool = True) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.across = heads, across
         self.motion_norm, self.fused_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.motion_value, self.fused_value = nn.Linear(width, width), nn.Linear(width, width)
@@ -45,9 +46,7 @@ class DecoderBlock(nn.Module):
         x = self.motion_norm(motion)
         return self._split(self.query(x)), self._split(self.key(x[:, :keys]))
 
-    def forward(
-        self, motion: Tensor, fused: Tensor, semantics: Tensor | None, mask: Tensor, keys: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, motion: Tensor, fused: Tensor, semantics: Tensor | None, mask: Tensor, keys: int) -> tuple[Tensor, Tensor]:
         """Both streams, B×N×D each, after this block.
 
         Args:
@@ -57,14 +56,17 @@ class DecoderBlock(nn.Module):
             mask: B×N, tracks that may be attended to.
             keys: the first so many tracks are attended to.
         """
+        keys = keys if self.across else motion.shape[1]
         query, key = self.query_key(motion, keys)
         normed, fused_normed = self.motion_norm(motion)[:, :keys], self.fused_norm(fused)[:, :keys]
         values = [self._split(self.motion_value(normed)), self._split(self.fused_value(fused_normed))]
         head_width = values[0].shape[-1]
         if semantics is not None:
             values.append(semantics[:, None, :keys].expand(-1, self.heads, -1, -1))
-        attention_mask = usable_mask(mask[:, :keys])[:, None, None]
-        mixed = F.scaled_dot_product_attention(query, key, torch.cat(values, dim=-1), attn_mask=attention_mask)
+        mixed = torch.cat(values, dim=-1)
+        if self.across:
+            attention_mask = usable_mask(mask[:, :keys])[:, None, None]
+            mixed = F.scaled_dot_product_attention(query, key, mixed, attn_mask=attention_mask)
         gathered_motion = mixed[..., :head_width].transpose(1, 2).flatten(2)
         gathered_fused = mixed[..., head_width : 2 * head_width].transpose(1, 2).flatten(2)
         if semantics is None:
@@ -91,15 +93,14 @@ class TracksDecoder(nn.Module):
         hidden: width of the feed-forward parts.
         blocks: number of blocks.
         frames: frames per token, each with its own logit.
+        across: False leaves every track to itself (ablation).
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, blocks: int, frames: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, blocks: int, frames: int, across: bool = True) -> None:
         super().__init__()
         self.pool = nn.Linear(2 * width + 1, width)
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads, hidden) for _ in range(blocks))
-        self.track_head = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1)
-        )
+        self.blocks = nn.ModuleList(DecoderBlock(width, heads, hidden, across) for _ in range(blocks))
+        self.track_head = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
         self.token_part, self.track_part = nn.Linear(width, width), nn.Linear(2 * width, width)
         self.frame_head = nn.Linear(width, frames)
 

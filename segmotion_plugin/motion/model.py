@@ -38,7 +38,7 @@ class ModelConfig:
         blocks: of the decoder.
         semantic_size: dimensions of the relation features.
         geometry: False blanks the channels that come from fitted models (ablation).
-        across_tracks: False leaves out the encoder's attention across tracks (ablation).
+        across_tracks: False leaves out attention across tracks, in encoder and decoder (ablation).
         temporal_encoding: False leaves it out (ablation).
         semantics: "decoder" (after attention), "encoder" (the paper's warning, ablation) or "none".
         depth: False ignores depth (ablation).
@@ -98,7 +98,7 @@ class TrajectoryTransformer(nn.Module):
             config.temporal_encoding,
             extra,
         )
-        self.decoder = TracksDecoder(config.width, config.heads, config.hidden, config.blocks, PATCH)
+        self.decoder = TracksDecoder(config.width, config.heads, config.hidden, config.blocks, PATCH, config.across_tracks)
         usable = torch.ones(TOKEN_CHANNELS)
         if not config.geometry:
             for slot in range(SLOTS.shape[1]):
@@ -158,9 +158,7 @@ def load_weights(path: Path | None = None, device: str = "cpu") -> tuple[Traject
         config = ModelConfig(**json.loads(metadata["config"]))
         calibration = Calibration(**json.loads(metadata["calibration"]))
     except (KeyError, TypeError, ValueError):
-        raise SegmotionError(
-            f"{path}: not weights of the trajectory transformer (its metadata lacks 'config')"
-        ) from None
+        raise SegmotionError(f"{path}: not weights of the trajectory transformer (its metadata lacks 'config')") from None
     model = TrajectoryTransformer(config)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}

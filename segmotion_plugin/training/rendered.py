@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segmotion_plugin.ingest import at_working_size, working_size
+from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.simulation.render import SimulatedClip, render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.trackers.dis import sample, track
@@ -36,22 +38,40 @@ def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
     else:
         world = random_scene(rng, frames, size, _NAMED_SHARE)
     clip = render(world)
-    return labelled(clip, track(list(clip.frames)), rng, most_tracks)
+    return labelled(clip, *described_tracks(list(clip.frames), rng, most_tracks))
 
 
-def labelled(
-    clip: SimulatedClip, tracks: Tracks, rng: np.random.Generator, most_tracks: int = _MOST_TRACKS
-) -> TrainingClip:
+def described_tracks(frames: Sequence[np.ndarray], rng: np.random.Generator, most_tracks: int) -> tuple[Tracks, np.ndarray]:
+    """Track frames and describe the tracks at the working size of the masks' settings, as the pipeline does.
+
+    Args:
+        frames: T images H×W×3 uint8 RGB.
+        rng: chooses the tracks that are kept.
+        most_tracks: number kept.
+
+    Returns:
+        N tracks in pixels of `frames`, and their features N×D float16; NaN where none was read.
+    """
+    height, width = frames[0].shape[:2]
+    size = working_size(width, height, MaskSettings().work_size)
+    working = [at_working_size(frame, size) for frame in frames]
+    tracks = track(working, enlarged=max(1.0, size[0] / width))
+    if len(tracks) > most_tracks:
+        tracks = tracks.select(np.sort(rng.permutation(len(tracks))[:most_tracks]))
+    features = track_features(working, tracks)
+    scale = np.array([width / size[0], height / size[1]], np.float32)
+    tracks.xy_flat = tracks.xy_flat * scale
+    return tracks, features
+
+
+def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> TrainingClip:
     """Label tracks by the object under the point in most frames, as masks of real clips would.
 
     Args:
         clip: the rendered clip.
-        tracks: found in its frames.
-        rng: chooses the tracks that are kept.
-        most_tracks: number kept.
+        tracks: N tracks found in its frames.
+        features: N×D of the tracks.
     """
-    if len(tracks) > most_tracks:
-        tracks = tracks.select(np.sort(rng.permutation(len(tracks))[:most_tracks]))
     frame, owner = tracks.frame_flat, tracks.track_flat
     height, width = clip.labels.shape[1:]
     column = np.clip(np.floor(tracks.xy_flat[:, 0]).astype(int), 0, width - 1)
@@ -73,7 +93,7 @@ def labelled(
         surface=np.where(mover, _most_frequent(owner, under, len(tracks)), 0).astype(np.int32),
         kind=np.full(len(tracks), -1, np.int32),
         start=tracks.first,
-        features=track_features(list(clip.frames), tracks),
+        features=features,
     )
 
 
