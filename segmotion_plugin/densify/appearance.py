@@ -31,7 +31,7 @@ def position_inputs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def scaled_lab(frame: np.ndarray) -> np.ndarray:
     """H×W×3 float32 CIELAB of an H×W×3 uint8 RGB image, each channel about [-1, 1]."""
     lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)
-    return (lab - [128.0, 128.0, 128.0]) / [64.0, 24.0, 24.0]
+    return (lab - np.float32(128)) / np.array([64, 24, 24], np.float32)
 
 
 @dataclass

@@ -20,8 +20,9 @@ def edge_weight(image: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndar
     """
     smooth = cv2.GaussianBlur(image, (3, 3), 0).astype(np.float32)
     across, down = np.zeros(image.shape[:2], np.float32), np.zeros(image.shape[:2], np.float32)
-    across[:, :-1] = ((smooth[:, 1:] - smooth[:, :-1]) ** 2).sum(axis=2)
-    down[:-1] = ((smooth[1:] - smooth[:-1]) ** 2).sum(axis=2)
+    ones = np.ones((1, 3), np.float32)
+    across[:, :-1] = cv2.transform((smooth[:, 1:] - smooth[:, :-1]) ** 2, ones)
+    down[:-1] = cv2.transform((smooth[1:] - smooth[:-1]) ** 2, ones)
     mean = 0.5 * (float(across.mean()) + float(down.mean())) + 1e-6
     weight_x = strength * (0.1 + 0.9 * np.exp(-across / (2 * mean)))
     weight_y = strength * (0.1 + 0.9 * np.exp(-down / (2 * mean)))
@@ -51,6 +52,7 @@ def cut(
     tau, sigma = 0.35, 0.35
     gain = (tau * evidence).astype(np.float32)
     grad, divergence = np.zeros_like(u), np.empty_like(u)
+    low_x, low_y, zero, one = -weight_x, -weight_y, np.float32(0), np.float32(1)
     for _ in range(steps):
         np.subtract(bar[:, 1:], bar[:, :-1], out=grad[:, :-1])
         grad[:, -1] = 0
@@ -58,16 +60,22 @@ def cut(
         np.subtract(bar[1:], bar[:-1], out=grad[:-1])
         grad[-1] = 0
         dual_y += sigma * grad
-        np.clip(dual_x, -weight_x, weight_x, out=dual_x)
-        np.clip(dual_y, -weight_y, weight_y, out=dual_y)
+        _bound(dual_x, low_x, weight_x)
+        _bound(dual_y, low_y, weight_y)
         np.add(dual_x, dual_y, out=divergence)
         divergence[:, 1:] -= dual_x[:, :-1]
         divergence[1:] -= dual_y[:-1]
         divergence *= tau
         divergence += gain
         divergence += u
-        np.clip(divergence, 0.0, 1.0, out=divergence)
+        _bound(divergence, zero, one)
         np.multiply(divergence, 2.0, out=bar)
         bar -= u
         u, divergence = divergence, u
     return u
+
+
+def _bound(values: np.ndarray, low: np.ndarray | np.float32, high: np.ndarray | np.float32) -> None:
+    """What np.clip does in place, in a fraction of its time."""
+    np.maximum(values, low, out=values)
+    np.minimum(values, high, out=values)

@@ -300,7 +300,7 @@ class Explainer:
             measured = compose([self._flow(frame + i)[0] for i in range(stride)], box)
         else:
             measured = compose([self._flow(frame - 1 - i)[1] for i in range(stride)], box)
-        apart = np.linalg.norm(static - measured, axis=2)
+        apart = cv2.magnitude(*cv2.split(static - measured))
         rows, columns = box
         moving = xy[probability > 0.5] / 2 - (columns.start, rows.start)
         typical = float(np.median(sample(apart, moving))) if len(moving) else 0.0
