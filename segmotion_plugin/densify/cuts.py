@@ -17,7 +17,6 @@ from segmotion_plugin.densify.fragments import Fragments, Sightings, looks_of
 
 _VECTORS = 4  # eigenvectors that are tried
 _DEPTH = 6  # cuts after one another
-_TWO = 0.4  # log odds of being one thing below which two sides may be two; what is one after all is joined again
 _FEWEST = 16  # tracks of a fragment that is looked at
 
 
@@ -47,7 +46,7 @@ def cut_apart(
         if depth >= _DEPTH or len(mine) < _FEWEST or weight[mine].sum() < 2 * least:
             continue
         part = seen.of(mine)
-        best, side = _TWO, None
+        best, side = 0.0, None
         for cut in _cuts(likeness[mine][:, mine], weight[mine], least):
             sides = cut.astype(int)
             looks = None if features is None else looks_of(features[mine], sides)

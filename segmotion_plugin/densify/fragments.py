@@ -29,7 +29,6 @@ _USUAL = 0.25  # cosine that stands for that of fragments of unknown looks
 _HALF_SURE = 4.0  # common frames that tell half of it
 _UNKNOWN = -0.5  # log odds of fragments never seen together of which nothing else is known
 _ANEW, _BY_LOOKS = 0.5, 6.0  # log odds of those that look just alike enough and fit, and what more likeness adds
-_ONE = 0.0  # log odds from which on two fragments are joined
 _SPEED = 8  # frames over which speed is measured before something goes and after it comes
 
 
@@ -194,7 +193,9 @@ class Fragments:
         speed_b = np.median(self.step[b, after] - self.world[b, after], axis=0)
         drift = (self.world[a, end] + self.world[b, begin] + speed_a + speed_b) / 2 * gap
         miss = float(np.linalg.norm(self.place[a, end] + drift - self.place[b, begin]))
-        reach = self.extent[a, end] + self.extent[b, begin] + self.slack + 0.25 * abs(gap) * np.linalg.norm(speed_a + speed_b)
+        # What goes behind something and comes out from there shows a part of itself only.
+        size = sum(float(self.extent[k, self.there(k)].max()) for k in (a, b))
+        reach = size + self.slack + 0.25 * abs(gap) * np.linalg.norm(speed_a + speed_b)
         turn = float(np.linalg.norm(speed_a - speed_b) / (np.linalg.norm(speed_a) + np.linalg.norm(speed_b) + 0.3))
         if alike is None:
             return _UNKNOWN if gap > _GAP else 1 - float(max(miss / (1.5 * reach), turn / 0.7))
@@ -264,7 +265,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
             if changed is None or changed in (a, b):
                 odds[a, b] = fragments.same(a, b, looks)
         best = max(pairs, key=lambda pair: odds[pair], default=None)
-        if best is None or odds[best] <= _ONE:
+        if best is None or odds[best] <= 0:
             return label
         label[label == best[1]] = best[0]
         changed = best[0]
