@@ -1,0 +1,121 @@
+"""What makes two fragments one thing or two: drift against their size, swinging, looks, and what their patches hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from segmotion_plugin.densify.cuts import cut_apart
+from segmotion_plugin.densify.fragments import Sightings, join
+from segmotion_plugin.densify.objects import group
+from segmotion_plugin.tracks import Tracks
+
+_SIZE = (320, 180)
+
+
+def _block(x: float, y: float, columns: int = 8, rows: int = 8) -> np.ndarray:
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
+    return grid * 4.0 + [x, y]
+
+
+def _travelling(start: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """N×T×2 paths of N points that all move 4 pixels per frame, plus T×2 offsets."""
+    time = np.arange(len(offset))[:, None]
+    return start[:, None] + time * np.array([4.0, 0.0]) + offset
+
+
+def _sightings(xy: np.ndarray) -> Sightings:
+    tracks = Tracks.from_dense(xy.astype(np.float32), np.ones(xy.shape[:2], bool))
+    patch = np.zeros(len(tracks.xy_flat), int)
+    return Sightings.collect(tracks, np.arange(len(xy)), patch, _SIZE, (0, xy.shape[1]))
+
+
+def _looks(cosine: float) -> np.ndarray:
+    """128×2 features of two blocks of 64 tracks whose mean features have this cosine."""
+    return np.repeat([[1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]], 64, axis=0)
+
+
+def _joined(offset: np.ndarray, cosine: float) -> bool:
+    """Whether two blocks that travel together, the second with an offset, are one thing."""
+    still = np.zeros_like(offset)
+    xy = np.concatenate([_travelling(_block(30, 50), still), _travelling(_block(30, 82), offset)])
+    return len(np.unique(join(_sightings(xy), np.repeat([0, 1], 64), _looks(cosine)))) == 1
+
+
+def test_what_swings_is_a_limb_and_what_drifts_as_far_straight_on_is_not() -> None:
+    time = np.arange(30)
+    swinging, straight = 10 * np.sin(time * 0.7), 20 * time / 29
+    assert np.ptp(swinging) == pytest.approx(np.ptp(straight), rel=0.02)
+    assert _joined(np.stack([swinging, 0 * time], axis=1), 0.1)
+    assert not _joined(np.stack([straight, 0 * time], axis=1), 0.1)
+
+
+def test_looks_tell_companions_from_pieces_of_one_thing() -> None:
+    offset = np.stack([12 * np.arange(30) / 29, np.zeros(30)], axis=1)
+    assert _joined(offset, 0.8)
+    assert not _joined(offset, 0.0)
+
+
+def test_drift_counts_against_the_size() -> None:
+    time = np.arange(30)[:, None]
+    drift = 30 * time / 29 * np.array([1.0, 0.0])
+    verdicts = []
+    for columns in (3, 24):
+        start = _block(20, 50, columns, 8)
+        xy = np.concatenate([_travelling(start, 0 * drift), _travelling(start + [0.0, 32.0], drift)])
+        features = np.repeat([[1.0, 0.0], [0.35, np.sqrt(1 - 0.35**2)]], len(start), axis=0)
+        verdicts.append(len(np.unique(join(_sightings(xy), np.repeat([0, 1], len(start)), features))))
+    assert verdicts == [2, 1]
+
+
+def test_two_that_move_almost_alike_are_cut_apart_by_their_looks() -> None:
+    offset = np.stack([12 * np.arange(30) / 29, np.zeros(30)], axis=1)
+    xy = np.concatenate([_travelling(_block(30, 50), 0 * offset), _travelling(_block(30, 82), offset)])
+    side = np.repeat([0, 1], 64)
+    likeness = csr_matrix(np.where(side[:, None] == side[None], 1.0, 0.05))
+    weight = np.full(128, 30.0)
+    found = [cut_apart(_sightings(xy), np.zeros(128, int), likeness, weight, 100.0, _looks(cosine)) for cosine in (0.0, 0.8)]
+    assert [len(np.unique(label)) for label in found] == [2, 1]
+    assert len(np.unique(found[0][:64])) == len(np.unique(found[0][64:])) == 1
+
+
+def test_a_thing_of_which_little_moves_alike_counts_with_all_of_its_patch() -> None:
+    rng = np.random.default_rng(2)
+    frames, epoch = 28, 4
+    time = np.arange(frames)[None, :, None]
+    large = _block(30, 20, 14, 14)[:, None] + time * np.array([3.0, 0.0])
+    # Few tracks of the small thing hold, those of its tail last four frames and go their own ways.
+    head = _block(270, 120, 2, 3)[:, None] - time * np.array([4.0, 0.0])
+    wild = np.cumsum(rng.normal(0, 6.0, (12 * frames // epoch, frames, 2)), axis=1) * 0.2
+    starts = np.tile(_block(290, 110, 3, 4), (frames // epoch, 1))
+    tail = starts[:, None] - time * np.array([4.0, 0.0]) + wild + rng.normal(0, 2, wild.shape)
+    born = np.repeat(np.arange(0, frames, epoch), 12)[:, None]
+    lives = (np.arange(frames)[None] >= born) & (np.arange(frames)[None] < born + epoch)
+    visible = np.concatenate([np.ones((len(large) + len(head), frames), bool), lives])
+    xy = np.concatenate([large, head, tail])
+    tracks = Tracks.from_dense(np.where(visible[..., None], xy, np.nan).astype(np.float32), visible)
+    patch = (tracks.track_flat >= len(large)).astype(int)
+    found = group(tracks, np.ones(len(xy), bool), [(0, frames)], radius=13.0, size=_SIZE, patch=patch)
+    assert np.unique(found[: len(large)]).tolist() == [1] and np.unique(found[len(large) :]).tolist() == [2]
+
+
+def test_what_is_half_hidden_when_it_goes_and_comes_is_one_thing() -> None:
+    frames = 60
+    time = np.arange(frames)
+    # A long thing passes behind a wall wider than itself: its tail is seen on the left of it, then its head on the right.
+    start = _block(-60, 60, 30, 6)
+    xy = _travelling(start, np.zeros((frames, 2)))
+    before = (xy[..., 0] > 0) & (xy[..., 0] < 60) & (time < 30)
+    after = (xy[..., 0] > 220) & (xy[..., 0] < 320) & (time >= 42)
+    xy, seen = np.concatenate([xy, xy]), np.concatenate([before, after])
+    keep = seen.any(axis=1)
+    label = np.repeat([0, 1], len(start))[keep]
+    tracks = Tracks.from_dense(np.where(seen[keep, :, None], xy[keep], np.nan).astype(np.float32), seen[keep])
+    patch = np.zeros(len(tracks.xy_flat), int)
+    sightings = Sightings.collect(tracks, np.arange(len(tracks)), patch, _SIZE, (0, frames))
+    verdicts = []
+    for cosine in (0.44, 0.3):
+        features = np.where(label[:, None] == 0, [1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)])
+        verdicts.append(len(np.unique(join(sightings, label, features))))
+    assert verdicts == [1, 2]
