@@ -24,15 +24,18 @@ def colour(object_id: int) -> np.ndarray:
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The image with every object tinted and outlined; the static world is a little dimmed where something moves."""
-    result = image.astype(np.float32)
-    if labels.any():
-        result[labels == 0] *= 0.75
-    for object_id in np.unique(labels[labels > 0]).tolist():
-        mask = labels == object_id
-        result[mask] = 0.5 * result[mask] + 0.5 * colour(object_id)
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not labels.any():
+        return image.copy()
+    ids = np.unique(labels[labels > 0]).tolist()
+    tints = np.zeros((max(ids) + 1, 3), np.uint8)
+    tints[ids] = [colour(object_id) for object_id in ids]
+    moves = (labels > 0).astype(np.uint8)
+    result = cv2.convertScaleAbs(image, alpha=0.75)
+    cv2.copyTo(cv2.addWeighted(image, 0.5, tints[labels], 0.5, 0), moves, result)
+    for object_id in ids:
+        contours, _ = cv2.findContours((labels == object_id).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(result, contours, -1, colour(object_id).tolist(), max(1, image.shape[1] // 400))
-    return np.clip(result, 0, 255).astype(np.uint8)
+    return result
 
 
 def write_overview(path: Path, frames: list[tuple[str, np.ndarray, np.ndarray]], title: str, width: int = 1280) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmotion_plugin.clip import Clip
+from segmotion_plugin.parallel import in_order, one_thread_each
 from segmotion_plugin.progress import Console
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.settings import MaskSettings
@@ -70,14 +71,19 @@ class Plan:
         path.unlink(missing_ok=True)
         # The projection is fitted on at most 24 frames, spread over the clip.
         fit_frames = np.unique(np.linspace(0, len(clip) - 1, min(24, len(clip))).round().astype(int)).tolist()
-        fit = {i: network(clip.frames[i]) for i in fit_frames}
-        projection = Projection(np.concatenate([f[::2, ::2].reshape(-1, f.shape[-1]) for f in fit.values()]), _FEATURE_CHANNELS)
-        store = RawStore(path, store_shape, np.float16)
-        with console.bar("features", len(clip)) as update:
-            for index in range(len(clip)):
-                features = fit.pop(index) if index in fit else network(clip.frames[index])
-                store[index] = projection(features)
-                update(index + 1)
+        with one_thread_each():
+            fit = dict(zip(fit_frames, in_order(lambda i: network(clip.frames[i]), fit_frames), strict=True))
+            projection = Projection(np.concatenate([f[::2, ::2].reshape(-1, f.shape[-1]) for f in fit.values()]), _FEATURE_CHANNELS)
+            store = RawStore(path, store_shape, np.float16)
+
+            def described(index: int) -> np.ndarray:
+                known = fit.pop(index, None)
+                return projection(network(clip.frames[index]) if known is None else known)
+
+            with console.bar("features", len(clip)) as update:
+                for index, features in enumerate(in_order(described, range(len(clip)))):
+                    store[index] = features
+                    update(index + 1)
         store.flush()
         space.finish("features", key)
         return store
@@ -85,8 +91,7 @@ class Plan:
     def classify(
         self, clip: Clip, space: Workspace, tracks: Tracks, features: RawStore, settings: MaskSettings, console: Console
     ) -> TrackMotion:
-        """Tell which tracks move, and group those that do into objects."""
-        from segmotion_plugin.densify.objects import group
+        """Tell which tracks move; what of them is one object is told after the masks."""
         from segmotion_plugin.motion import classifier
 
         # Maps of a depth model that ran here before would not belong to these masks.
@@ -103,9 +108,6 @@ class Plan:
                 device=self.device,
                 progress=lambda share: update(round(100 * share)),
             )
-        dynamic = motion.probability >= classifier.THRESHOLD
-        radius = _NEIGHBOURS * max(clip.work_size)
-        motion.object_id = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described)
         return motion
 
     def segment(
@@ -123,8 +125,6 @@ class Plan:
         The masks of all frames come first: which parts of them hang together over time tells which tracks are one object. The
         objects found so are written to `motion`.
         """
-        from threadpoolctl import threadpool_limits
-
         from segmotion_plugin.densify.dense import densify
         from segmotion_plugin.densify.labels import labelled, moving_in_masks, parts_under
         from segmotion_plugin.densify.objects import group
@@ -136,8 +136,7 @@ class Plan:
         path.unlink(missing_ok=True)
         store = RawStore(path, ((height + 1) // 2, (width + 1) // 2), np.uint8)
         frames = densify(clip, tracks, motion.probability, flow, features, seed=settings.seed, frames=clip.selected)
-        # Frames are drawn side by side; linear algebra with threads of its own would only be in their way.
-        with console.bar("segments", len(clip.selected)) as update, threadpool_limits(1, user_api="blas"):
+        with console.bar("segments", len(clip.selected)) as update, one_thread_each():
             for done, (frame, soft) in enumerate(frames, start=1):
                 store[frame] = np.round(255 * soft)
                 update(done)

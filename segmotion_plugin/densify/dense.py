@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -26,11 +25,11 @@ from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, box_around, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
+from segmotion_plugin.parallel import THREADS, in_order
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
 from segmotion_plugin.tracks import Tracks
 
-_THREADS = 2
 _STEPS = 32.0  # in which log odds of 1 are stored
 _BEYOND = 16  # pixels around the evidence for motion in which the cut is solved
 
@@ -75,7 +74,7 @@ class Densifier:
         self._looked: dict[int, bytes] = {}
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
-        self._tellers, self._drawers = ThreadPoolExecutor(max_workers=_THREADS), ThreadPoolExecutor(max_workers=_THREADS)
+        self._tellers, self._drawers = ThreadPoolExecutor(max_workers=THREADS), ThreadPoolExecutor(max_workers=THREADS)
         self._samples = self._collect()
         self._model = fit_logistic(self._samples, ridge=self.options.ridge)
 
@@ -257,17 +256,11 @@ class Densifier:
         return draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
 
     def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Soft segmentations of ascending frames, of which `_THREADS` are drawn at a time."""
-        waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
+        """Soft segmentations of ascending frames, of which `THREADS` are drawn at a time."""
         try:
-            for frame in frames:
-                waiting.append((frame, self._drawers.submit(self.segment, frame)))
-                if len(waiting) > _THREADS:
-                    yield waiting[0][0], waiting[0][1].result()
-                    waiting.popleft()
-                    self._forget(waiting[0][0])
-            for done, soft in waiting:
-                yield done, soft.result()
+            for frame, soft in zip(frames, in_order(self.segment, frames, self._drawers), strict=True):
+                yield frame, soft
+                self._forget(frame)
         finally:
             self.close()
 

@@ -8,7 +8,9 @@ Large Displacement Optical Flow", ECCV 2010. Cells of the image that hold no poi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -165,13 +167,12 @@ def track(
         shots = [(0, len(frames))]
     height, width = frames[0].shape[:2]
     spacing = spacing or max(4.0, 10.0 * max(width, height) / 854.0)
-    flow = DisFlow(width, height)
     collected: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
     next_id = 0
     for start, stop in shots:
         chains = _Chains(width, height, spacing, next_id, enlarged)
         confidence = np.zeros(0, np.float32)
-        grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
+        pairs = _flows(frames, start, stop)
         for frame in range(start, stop):
             before = len(chains.xy)
             known = dict(zip(chains.ids.tolist(), confidence.tolist(), strict=True)) if before else {}
@@ -179,17 +180,35 @@ def track(
             confidence = np.array([known.get(i, 1.0) for i in chains.ids.tolist()], np.float32)
             chains.record(frame, confidence)
             if frame + 1 < stop:
-                following = cv2.cvtColor(frames[frame + 1], cv2.COLOR_RGB2GRAY)
-                forward, backward = flow(grey, following), flow(following, grey)
+                forward, backward = next(pairs)
                 if flow_store is not None:
                     flow_store.write(frame, forward, backward)
                 confidence = chains.advance(forward, backward)
-                grey = following
             if progress is not None:
                 progress(frame + 1)
+        pairs.close()
         collected += chains.observations
         next_id = chains.next_id
     return _assemble(collected, next_id, len(frames))
+
+
+def _flows(frames: Sequence[np.ndarray] | RawStore, start: int, stop: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Flow forward and backward of every pair of neighbouring frames, the next pair's begun while one is used."""
+    height, width = frames[start].shape[:2]
+    ahead, back = DisFlow(width, height), DisFlow(width, height)
+    grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
+    waiting: deque[tuple[Future[np.ndarray], Future[np.ndarray]]] = deque()
+    # An engine has buffers of its own and serves one pair at a time, so each has one thread.
+    with ThreadPoolExecutor(max_workers=1) as first, ThreadPoolExecutor(max_workers=1) as second:
+        for frame in range(start + 1, stop):
+            following = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
+            waiting.append((first.submit(ahead, grey, following), second.submit(back, following, grey)))
+            if len(waiting) > 1:
+                forward, backward = waiting.popleft()
+                yield forward.result(), backward.result()
+            grey = following
+        for forward, backward in waiting:
+            yield forward.result(), backward.result()
 
 
 def _assemble(collected: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]], count: int, num_frames: int) -> Tracks:
