@@ -52,7 +52,7 @@ def test_what_swings_is_a_limb_and_what_drifts_as_far_straight_on_is_not() -> No
 
 
 def test_looks_tell_companions_from_pieces_of_one_thing() -> None:
-    offset = np.stack([12 * np.arange(30) / 29, np.zeros(30)], axis=1)
+    offset = np.stack([np.zeros(30), 16 * np.arange(30) / 29], axis=1)
     assert _joined(offset, 0.8)
     assert not _joined(offset, 0.0)
 
@@ -70,7 +70,7 @@ def test_drift_counts_against_the_size() -> None:
 
 
 def test_two_that_move_almost_alike_are_cut_apart_by_their_looks() -> None:
-    offset = np.stack([12 * np.arange(30) / 29, np.zeros(30)], axis=1)
+    offset = np.stack([np.zeros(30), 16 * np.arange(30) / 29], axis=1)
     xy = np.concatenate([_travelling(_block(30, 50), 0 * offset), _travelling(_block(30, 82), offset)])
     side = np.repeat([0, 1], 64)
     likeness = csr_matrix(np.where(side[:, None] == side[None], 1.0, 0.05))
@@ -119,3 +119,10 @@ def test_what_is_half_hidden_when_it_goes_and_comes_is_one_thing() -> None:
         features = np.where(label[:, None] == 0, [1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)])
         verdicts.append(len(np.unique(join(sightings, label, features))))
     assert verdicts == [1, 2]
+
+
+def test_what_turns_about_a_joint_stays_with_its_body() -> None:
+    angle = np.linspace(0, np.pi / 2, 30)
+    arm = 32.0 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    assert _joined(arm - arm[0], 0.45)
+    assert not _joined(np.linspace(0, 1, 30)[:, None] * np.array([0.0, np.ptp(arm[:, 0]) * np.sqrt(2)]), 0.45)

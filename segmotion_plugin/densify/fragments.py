@@ -23,9 +23,9 @@ _POINTS = 96  # of a path, when its extent is measured
 _GAP = 24  # absence that does not make a return less likely, frames
 _LIKE = 0.5  # least cosine between the mean features of pieces seen one after the other
 # Log odds that two fragments are one thing, by logistic regression on cuts and pairs of fragments in rendered worlds.
-_PRIOR, _BY_DRIFT, _BY_PARTING, _BY_LIKENESS, _BY_SWING = -1.6, 1.7, 2.6, 4.5, 3.7
+_PRIOR, _BY_DRIFT, _BY_PARTING, _BY_LIKENESS, _BY_SWING = -2.0, 2.1, 2.4, 4.5, 2.9
 _NOISE = 0.2  # drift that tells no more when it gets smaller, as a share of the size
-_USUAL = 0.25  # cosine that stands for that of fragments of unknown looks
+_USUAL = 0.2  # cosine that stands for that of fragments of unknown looks
 _HALF_SURE = 4.0  # common frames that tell half of it
 _UNKNOWN = -0.5  # log odds of fragments never seen together of which nothing else is known
 _ANEW, _BY_LOOKS = 0.5, 6.0  # log odds of those that look just alike enough and fit, and what more likeness adds
@@ -154,9 +154,10 @@ class Fragments:
     def same(self, a: int, b: int, looks: np.ndarray | None = None) -> float:
         """Log odds that two fragments are one thing; `looks` K×C unit vectors tell what each looks like.
 
-        Seen together, what counts is how far they drift against each other over all common frames, as a share of how large they
-        are (what is of one piece stays), whether they do so straight on or to and fro (limbs swing), how alike they look, and how
-        often they lie in different patches. Otherwise one has to go on as the other.
+        Seen together, what counts is how far they drift against each other over all common frames, and how much that changes the
+        distance between them (what turns about a joint keeps it), as a share of how large they are; whether they drift straight on
+        or to and fro (limbs swing), how alike they look, and how often they lie in different patches. Otherwise one has to go on as
+        the other.
         """
         moving = np.isfinite(self.step[a, :, 0]) & np.isfinite(self.step[b, :, 0])
         common = np.flatnonzero(moving & self.there(a) & self.there(b))
@@ -165,10 +166,11 @@ class Fragments:
         if len(common) < 3:
             return self._goes_on(a, b, looks) - parting * sure
         steps = self.step[a, common] - self.step[b, common]
-        drift = _reach(steps)
+        away = np.cumsum(np.concatenate([self.place[a, common[:1]] - self.place[b, common[:1]], steps]), axis=0)
+        drift, stretch = _reach(steps), float(np.ptp(np.linalg.norm(away, axis=1)))
         spread = np.median(self.extent[a, common]) + np.median(self.extent[b, common])
         path = np.linalg.norm(steps, axis=1).sum()
-        drifting = np.log(drift / (spread + self.slack) + _NOISE)
+        drifting = np.log(np.sqrt(drift * stretch) / (spread + self.slack) + _NOISE)
         swinging = np.log((path + self.slack) / (drift + self.slack))
         likeness = _USUAL if looks is None else float(looks[a] @ looks[b])
         return float(sure * (_PRIOR - _BY_DRIFT * drifting + _BY_SWING * swinging + _BY_LIKENESS * likeness - parting))
