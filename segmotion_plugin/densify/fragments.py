@@ -1,4 +1,4 @@
-"""Fragments of objects and how surely two of them are one thing: they travel together, or one goes on where the other ended.
+"""Fragments of objects and how surely two of them are one thing: they stay together, or one goes on where the other ended.
 
 Neighbouring tracks that move alike make fragments (`objects.group`). One thing may yield several: its limbs swing, it hides for a
 while, it turns. Over many frames, though, limbs stay with their body, and what comes out from behind a pole goes on as it went in.

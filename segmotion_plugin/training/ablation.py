@@ -51,7 +51,7 @@ class AblationConfig:
     """
 
     clips: Path = Path("training")
-    twins: int = 6
+    twins: int = 24
     davis: Path | None = None
     out: Path = Path("ablation")
     steps: int = 800
