@@ -81,17 +81,7 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
             summary = write_masks(space, clip, settings, console, frames, tracks, motion, votes)
             motion = votes.agree(motion)
         with meter.measure("track file"):
-            scale = np.array(clip.scale, np.float32)
-            full = Tracks(
-                tracks.first,
-                tracks.offset,
-                tracks.xy_flat * scale,
-                tracks.visible_flat,
-                tracks.confidence_flat,
-                tracks.query_frame,
-                len(clip),
-            )
-            save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
+            save_tracks(space.motion / "tracks.npz", tracks.scaled(clip.scale), motion, clip.width, clip.height)
     with meter.measure("pictures"):
         from segmotion_plugin.mask_files import draw
 

@@ -129,6 +129,11 @@ class Tracks:
             self.num_frames,
         )
 
+    def scaled(self, factors: tuple[float, float]) -> Tracks:
+        """The same tracks in pixels of images that are larger by these factors (x, y)."""
+        xy = self.xy_flat * np.array(factors, np.float32)
+        return Tracks(self.first, self.offset, xy, self.visible_flat, self.confidence_flat, self.query_frame, self.num_frames)
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segmotion_plugin.densify.explain import Box, mismatch, splat, static_flow
+from segmotion_plugin.densify.explain import Box, Seen, flow_between, follow, mismatch, places, splat
 
 NEAR = 14
 """Pixels at half size around tracks that move, within which another frame does not show the still world."""
@@ -57,7 +57,7 @@ class Background:
     Args:
         colours: gives a frame at half size, h×w×3 uint8 RGB.
         image: gives a frame as h×w×3 uint8 CIELAB, a little blurred.
-        at: gives the visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n.
+        at: gives the visible tracks of a frame.
         shot: half-open frame range.
         options: constants.
     """
@@ -66,7 +66,7 @@ class Background:
         self,
         colours: Callable[[int], np.ndarray],
         image: Callable[[int], np.ndarray],
-        at: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        at: Callable[[int], Seen],
         shot: tuple[int, int],
         options: BackgroundOptions,
     ) -> None:
@@ -77,36 +77,30 @@ class Background:
         options = self._options
         image = self._image(frame)
         shape = image.shape[:2]
-        ids, xy, probability = self._at(frame)
-        rows, columns = box
-        grid = np.meshgrid(
-            np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32)
-        )
-        least = np.full(grid[0].shape, np.inf, np.float32)
-        shaded = np.zeros(grid[0].shape, np.float32)
+        tracks = self._at(frame)
         own = _logarithm(self._colours(frame)[box])
+        least = np.full(own.shape[:2], np.inf, np.float32)
+        shaded = np.zeros(own.shape[:2], np.float32)
         for offset in options.offsets:
             other = frame + offset
             if not self._shot[0] <= other < self._shot[1]:
                 continue
-            other_ids, other_xy, other_probability = self._at(other)
-            _, here, there = np.intersect1d(ids, other_ids, assume_unique=True, return_indices=True)
-            weight = np.clip(1 - 2 * probability[here], 0, 1)
-            if (weight > 0).sum() < _STATIC_TRACKS:
+            other_tracks = self._at(other)
+            flow = flow_between(tracks, other_tracks, shape, box, _STATIC_TRACKS)
+            if flow is None:
                 continue
-            flow = static_flow(xy[here], other_xy[there] - xy[here], weight, shape, box)
-            x, y = grid[0] + flow[..., 0] / 2, grid[1] + flow[..., 1] / 2
-            moving = splat(other_xy[other_probability > 0.5], shape, NEAR).astype(np.uint8)
+            moving = _near(other_tracks, shape).astype(np.uint8)
+            x, y = places(box, flow)
             open_there = cv2.remap(moving, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1) == 0
             difference = mismatch(image, self._image(other), flow, box)
             least = np.where(open_there, np.minimum(least, difference), least)
             if options.shaded > 0:
-                seen = cv2.remap(self._colours(other), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                seen = follow(self._colours(other), flow, box)
                 shaded = np.where(open_there, np.maximum(shaded, self._shade(own, _logarithm(seen))), shaded)
         known = np.isfinite(least)
-        still = known & ~splat(xy[probability > 0.5], shape, NEAR)[box]
+        still = known & ~_near(tracks, shape)[box]
         if still.sum() < _STILL_PIXELS:
-            return np.zeros(grid[0].shape, np.float32)
+            return np.zeros(least.shape, np.float32)
         undecided = options.factor * float(np.median(least[still])) + options.level
         least[~known] = undecided
         odds = options.slope * np.log((least + 0.5) / (undecided + 0.5))
@@ -120,6 +114,12 @@ class Background:
         tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
         darker = (mean < -self._options.least_shade) & (mean > -self._options.most_shade)
         return np.where(darker, np.clip(1 - tint / self._options.tint, 0, 1), 0).astype(np.float32)
+
+
+def _near(tracks: Seen, shape: tuple[int, int]) -> np.ndarray:
+    """h×w bool: near tracks that move."""
+    _, xy, probability = tracks
+    return splat(xy[probability > 0.5], shape, NEAR)
 
 
 def _logarithm(colours: np.ndarray) -> np.ndarray:

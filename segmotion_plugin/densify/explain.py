@@ -20,7 +20,10 @@ from segmotion_plugin.trackers.dis import sample
 _STRIDES = (1, 2, 4)
 PROVEN, HALO = 1, 2
 Box = tuple[slice, slice]
+Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n."""
 WINDOW = 3
+_STATIC_TRACKS = 12  # in common with another frame, for the two to be compared
 KEPT = 48
 """Frames whose images are kept: as many as are looked at for one of them, and some more."""
 _WANTED = 6.0  # pixels at full size between the two explanations; the stride grows until objects move by that much
@@ -84,6 +87,16 @@ def static_flow(
     return cv2.remap(coarse, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def flow_between(first: Seen, second: Seen, shape: tuple[int, int], box: Box, fewest: int) -> np.ndarray | None:
+    """`static_flow` of a box from the tracks that two frames have in common; None where fewer than `fewest` of them are static."""
+    ids, xy, probability = first
+    _, here, there = np.intersect1d(ids, second[0], assume_unique=True, return_indices=True)
+    weight = np.clip(1 - 2 * probability[here], 0, 1)
+    if (weight > 0).sum() < fewest:
+        return None
+    return static_flow(xy[here], second[1][there] - xy[here], weight, shape, box)
+
+
 def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
     """Mean absolute difference, in the best window around a pixel, between an image and another one seen through a flow.
 
@@ -98,7 +111,7 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box |
     """
     h, w = first.shape[:2]
     rows, columns = (slice(0, h), slice(0, w)) if box is None else box
-    x, y = _places((rows, columns), flow)
+    x, y = places((rows, columns), flow)
     seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = cv2.absdiff(first[rows, columns], seen).astype(np.float32)
     difference = cv2.transform(difference, np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
@@ -107,7 +120,7 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box |
     return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
 
 
-def _places(box: Box, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def places(box: Box, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows, float32 of the box's size, where its pixels are led by a flow of that size in pixels at twice this size."""
     rows, columns = box
     x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
@@ -127,7 +140,7 @@ def box_around(marked: np.ndarray, margin: int) -> Box:
 def follow(field: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
     """What h×w(×C) values are where a flow leads: displacements of the box's size (h×w×2 without a box), pixels at twice this size."""
     h, w = field.shape[:2]
-    x, y = _places((slice(0, h), slice(0, w)) if box is None else box, flow)
+    x, y = places((slice(0, h), slice(0, w)) if box is None else box, flow)
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -233,7 +246,7 @@ class Explainer:
     Args:
         half: gives a frame at half size, h×w×3 uint8.
         flow: gives the stored flows of the pair (frame, frame + 1), forward and backward, at half size.
-        at: gives the visible tracks of a frame: ids n, positions n×2, probability of motion n.
+        at: gives the visible tracks of a frame.
         shot: half-open frame range.
     """
 
@@ -241,7 +254,7 @@ class Explainer:
         self,
         half: Callable[[int], np.ndarray],
         flow: Callable[[int], tuple[np.ndarray, np.ndarray]],
-        at: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        at: Callable[[int], Seen],
         shot: tuple[int, int],
     ) -> None:
         self._half, self._flow, self._at, self._shot = half, flow, at, shot
@@ -264,7 +277,7 @@ class Explainer:
             (negative: better), and how far apart the two explanations are, pixels at full size. None where there is no static track.
         """
         start, stop = self._shot
-        ids, xy, probability = self._at(frame)
+        tracks = self._at(frame)
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for direction in (1, -1):
             best = None
@@ -272,7 +285,7 @@ class Explainer:
                 other = frame + direction * stride
                 if not start <= other < stop:
                     break
-                best = self._compare(frame, direction, stride, ids, xy, probability, box) or best
+                best = self._compare(frame, direction, stride, tracks, box) or best
                 if best is not None and best[3] >= _WANTED:
                     break
             if best is not None:
@@ -285,23 +298,20 @@ class Explainer:
         return static - measured, apart
 
     def _compare(
-        self, frame: int, direction: int, stride: int, ids: np.ndarray, xy: np.ndarray, probability: np.ndarray, box: Box
+        self, frame: int, direction: int, stride: int, tracks: Seen, box: Box
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
         other = frame + direction * stride
-        other_ids, other_xy, _ = self._at(other)
-        _, here, there = np.intersect1d(ids, other_ids, assume_unique=True, return_indices=True)
-        weight = np.clip(1 - 2 * probability[here], 0, 1)
-        if (weight > 0).sum() < 12:
-            return None
-        step = other_xy[there] - xy[here]
         image, second = self.image(frame), self.image(other)
-        static = static_flow(xy[here], step, weight, image.shape[:2], box)
+        static = flow_between(tracks, self._at(other), image.shape[:2], box, _STATIC_TRACKS)
+        if static is None:
+            return None
         if direction > 0:
             measured = compose([self._flow(frame + i)[0] for i in range(stride)], box)
         else:
             measured = compose([self._flow(frame - 1 - i)[1] for i in range(stride)], box)
         apart = cv2.magnitude(*cv2.split(static - measured))
         rows, columns = box
+        _, xy, probability = tracks
         moving = xy[probability > 0.5] / 2 - (columns.start, rows.start)
         typical = float(np.median(sample(apart, moving))) if len(moving) else 0.0
         return mismatch(image, second, static, box), mismatch(image, second, measured, box), apart, typical

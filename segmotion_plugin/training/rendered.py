@@ -59,9 +59,7 @@ def described_tracks(frames: Sequence[np.ndarray], rng: np.random.Generator, mos
     if len(tracks) > most_tracks:
         tracks = tracks.select(np.sort(rng.permutation(len(tracks))[:most_tracks]))
     features = track_features(working, tracks)
-    scale = np.array([width / size[0], height / size[1]], np.float32)
-    tracks.xy_flat = tracks.xy_flat * scale
-    return tracks, features
+    return tracks.scaled((width / size[0], height / size[1])), features
 
 
 def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> TrainingClip:
