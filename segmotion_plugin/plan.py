@@ -62,13 +62,12 @@ class Plan:
         from segmotion_plugin.semantics.efficientnet import EfficientNetLite0, Projection
 
         path = space.work / "features.raw"
-        network = EfficientNetLite0()
-        first = network(clip.frames[0])
-        store_shape = (*first.shape[:2], _FEATURE_CHANNELS)
+        store_shape = (*EfficientNetLite0.output_shape(*clip.work_size), _FEATURE_CHANNELS)
         if space.done("features", key) and path.is_file():
             return RawStore(path, store_shape, np.float16)
         space.forget("features")
         path.unlink(missing_ok=True)
+        network = EfficientNetLite0()
         # The projection is fitted on at most 24 frames, spread over the clip.
         fit_frames = np.unique(np.linspace(0, len(clip) - 1, min(24, len(clip))).round().astype(int)).tolist()
         with one_thread_each():

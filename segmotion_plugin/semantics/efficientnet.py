@@ -49,6 +49,12 @@ class EfficientNetLite0:
         factor = _LONG_SIDE / max(width, height)
         return max(16, round(width * factor / 16) * 16), max(16, round(height * factor / 16) * 16)
 
+    @classmethod
+    def output_shape(cls, width: int, height: int) -> tuple[int, int]:
+        """(rows, columns) of the features of an image of this size."""
+        columns, rows = cls.input_size(width, height)
+        return rows // STRIDE, columns // STRIDE
+
     @torch.inference_mode()
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Features of one frame (H×W×3 uint8 RGB): h×w×152 float32 at stride 8 of the network's input size."""
