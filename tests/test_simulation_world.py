@@ -276,3 +276,14 @@ def test_parked_worlds_keep_their_things_and_lose_their_motion() -> None:
     assert world.num_objects > 0 and still.num_objects == 0 and empty.num_objects == 0
     assert still.num_frames == empty.num_frames == 6
     assert len(empty.primitives) < len(still.primitives) <= len(world.primitives)
+
+
+def test_a_sped_up_world_shows_every_so_many_frames_of_the_same_motion() -> None:
+    from segmotion_plugin.simulation import scenes
+    from segmotion_plugin.training.clips import sped_up
+
+    world = scenes.build("two_cars_parked_twin", 5, 12, 96, 54)
+    fast = sped_up(world, 3)
+    assert fast.num_frames == 4 and fast.num_objects == world.num_objects
+    np.testing.assert_array_equal(fast.raycast(2, np.array([[40.0, 30.0]])).depth, world.raycast(6, np.array([[40.0, 30.0]])).depth)
+    np.testing.assert_array_equal(fast.world_from_local, world.world_from_local[::3])

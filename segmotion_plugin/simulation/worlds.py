@@ -20,7 +20,8 @@ Array = NDArray[np.floating]
 CAMERAS = ("static", "pan", "hand_held", "sideways", "forward", "orbit", "drastic", "follow")
 _CAMERA_SHARES = (0.1, 0.12, 0.18, 0.16, 0.1, 0.08, 0.06, 0.2)
 _COUNT_SHARES = (0.12, 0.44, 0.2, 0.1, 0.06, 0.04, 0.04)  # of 0 to 6 movers: real videos have one or two
-_ALL_FAR = 0.12  # worlds in which all movers are tiny: the only motion is a handful of tracks
+_ALL_FAR = 0.25  # worlds in which all movers are tiny: the only motion is a handful of tracks
+_NEAR = 0.3  # of the salient movers fill a good part of the picture
 
 
 @dataclass
@@ -111,7 +112,10 @@ def _movers(draft: _Draft) -> tuple[list[Primitive], list[Path]]:
         size = float(rng.uniform(*sizes))
         # The first is the salient one of most videos.
         salient = number == 1 and not far and rng.random() < 0.8
-        share = draft.log_uniform(0.03, 0.6) if salient else draft.log_uniform(0.001, 0.01 if far else 0.12)
+        if salient:
+            share = draft.log_uniform(0.15 if rng.random() < _NEAR else 0.03, 0.6)
+        else:
+            share = draft.log_uniform(0.001, 0.01 if far else 0.12)
         depth = bodies.depth_for_share(name, size, share, draft.focal, draft.width * draft.height)
         depth = float(np.clip(depth, 0.9 * size + 0.4, 45.0))
         height = draft.eye + depth * rng.uniform(-0.15, 0.2) if flies else 0.0

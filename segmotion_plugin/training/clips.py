@@ -98,18 +98,22 @@ def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], n
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
 
 
-def hurried(world: World, step: int) -> World:
-    """The world without its movers, seen at every `step`-th frame only."""
-    still = [
+def sped_up(world: World, step: int) -> World:
+    """The world seen at every `step`-th frame only: fast movers, of which a tracker loses much."""
+    seen = [
         replace(
             item,
             pose=item.pose[::step] if item.pose.ndim == 3 else item.pose,
             stretch=None if item.stretch is None else item.stretch[::step],
         )
         for item in world.primitives
-        if item.object_id == 0
     ]
-    return replace(world, primitives=still, cam_from_world=world.cam_from_world[::step])
+    return replace(world, primitives=seen, cam_from_world=world.cam_from_world[::step])
+
+
+def hurried(world: World, step: int) -> World:
+    """The world without its movers, seen at every `step`-th frame only."""
+    return sped_up(replace(world, primitives=[item for item in world.primitives if item.object_id == 0]), step)
 
 
 def parked(world: World, frame: int, step: int) -> World:

@@ -25,7 +25,7 @@ _STILL_SHARE = 0.3
 _SALIENT_SHARE = 0.6
 _EVEN_TRACKS = 0.6
 # Tracks on a mover weigh (static / its own tracks)^_LIFT, at most _MOST_LIFT: small movers are lost otherwise.
-_LIFT, _MOST_LIFT = 0.33, 6.0
+_LIFT, _MOST_LIFT = 0.4, 10.0
 
 
 @dataclass

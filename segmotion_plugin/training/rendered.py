@@ -12,14 +12,15 @@ from segmotion_plugin.simulation.render import SimulatedClip, render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.trackers.dis import sample, track
 from segmotion_plugin.tracks import Tracks
-from segmotion_plugin.training.clips import TrainingClip, hurried, parked, random_scene
+from segmotion_plugin.training.clips import TrainingClip, hurried, parked, random_scene, sped_up
 
 _SIZES = ((384, 216), (427, 240), (480, 270))
 _SIZE_SHARES = (0.55, 0.35, 0.1)
 _MOST_TRACKS = 3000
 _FEATURE_EVERY = 6
 _NAMED_SHARE = 0.3
-_STILL_SHARE = 0.3  # static worlds, often under a fast camera: parallax is what is most easily taken for motion
+_STILL_SHARE = 0.25  # static worlds, often under a fast camera: parallax is what is most easily taken for motion
+_SPED_UP_SHARE = 0.2  # of the others: movers so fast that the tracker loses much of them
 
 
 def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
@@ -35,6 +36,9 @@ def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
         else:
             moving = random_scene(rng, frames * step, size, 0.0)
             world = parked(moving, int(rng.integers(frames * step)), step) if kind < 0.7 else hurried(moving, step)
+    elif rng.random() < _SPED_UP_SHARE:
+        step = int(rng.choice([2, 3, 4]))
+        world = sped_up(random_scene(rng, frames * step, size, _NAMED_SHARE), step)
     else:
         world = random_scene(rng, frames, size, _NAMED_SHARE)
     clip = render(world)
