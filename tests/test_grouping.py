@@ -1,4 +1,4 @@
-"""What makes two fragments one thing or two: drift against their size, swinging, looks, and what their patches hold."""
+"""What makes two fragments one thing or two: drift against their size, swinging, looks, smallness, and what their patches hold."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _travelling(start: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return start[:, None] + time * np.array([4.0, 0.0]) + offset
 
 
-def _sightings(xy: np.ndarray) -> Sightings:
+def _sightings(xy: np.ndarray, patch_of_track: np.ndarray | None = None) -> Sightings:
     tracks = Tracks.from_dense(xy.astype(np.float32), np.ones(xy.shape[:2], bool))
-    patch = np.zeros(len(tracks.xy_flat), int)
+    patch = np.zeros(len(tracks.xy_flat), int) if patch_of_track is None else patch_of_track[tracks.track_flat]
     return Sightings.collect(tracks, np.arange(len(xy)), patch, _SIZE, (0, xy.shape[1]))
 
 
@@ -126,3 +126,40 @@ def test_what_turns_about_a_joint_stays_with_its_body() -> None:
     arm = 32.0 * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     assert _joined(arm - arm[0], 0.45)
     assert not _joined(np.linspace(0, 1, 30)[:, None] * np.array([0.0, np.ptp(arm[:, 0]) * np.sqrt(2)]), 0.45)
+
+
+def _with_piece(body: np.ndarray, piece: np.ndarray, drift: float, cosine: float, patch_of_piece: int = 0) -> bool:
+    """Whether a piece that drifts sideways against a travelling body is one thing with it."""
+    offset = np.stack([np.zeros(30), drift * np.arange(30) / 29], axis=1)
+    xy = np.concatenate([_travelling(body, 0 * offset), _travelling(piece, offset)])
+    side = np.repeat([0, 1], [len(body), len(piece)])
+    features = np.where(side[:, None] == 0, [1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)])
+    return len(np.unique(join(_sightings(xy, side * patch_of_piece), side, features))) == 1
+
+
+def test_a_small_piece_that_never_leaves_a_large_body_is_a_part_of_it() -> None:
+    dense = _block(20, 20, 20, 16)
+    sparse = dense.reshape(16, 20, 2)[1::4, 1::4].reshape(-1, 2)  # as large, of about as many tracks as the piece
+    piece = _block(30, 84, 4, 4)
+    assert _with_piece(dense, piece, 20.0, 0.2)
+    assert not _with_piece(sparse, piece, 20.0, 0.2)
+    assert not _with_piece(dense, piece, 20.0, 0.2, patch_of_piece=1)
+
+
+def test_a_gap_in_the_mask_that_is_nothing_beside_a_body_leaves_its_limb_with_it() -> None:
+    body = _block(20, 20, 40, 20)
+    assert _with_piece(body, _block(60, 99, 4, 4), 2.0, 0.05, patch_of_piece=1)
+    assert not _with_piece(body, _block(60, 130, 4, 4), 2.0, 0.05, patch_of_piece=1)
+
+
+def test_a_cut_lies_where_looks_change_when_motion_hangs_together_least_elsewhere() -> None:
+    offset = np.stack([np.zeros(30), 20 * np.arange(30) / 29], axis=1)
+    xy = np.concatenate([_travelling(_block(30, 50, 16, 4), 0 * offset), _travelling(_block(30, 66, 16, 4), offset)])
+    rng = np.random.default_rng(5)
+    features = _looks(0.0) + rng.normal(0, 0.4, (128, 2))
+    near = np.linalg.norm(xy[:, None, 0] - xy[None, :, 0], axis=2) < 9
+    # Motion parts the fifth row of tracks from the sixth, a row beyond the place where one thing ends.
+    row = np.repeat(np.arange(8), 16)
+    likeness = csr_matrix(np.where(near, np.where((row[:, None] <= 4) == (row[None] <= 4), 1.0, 0.6), 0.0))
+    label = cut_apart(_sightings(xy), np.zeros(128, int), likeness, np.full(128, 30.0), 100.0, features)
+    assert np.mean((label == label[0]) == (np.arange(128) < 64)) > 0.95

@@ -1,8 +1,9 @@
 """Cutting fragments that hold two things apart.
 
 Fragments are connected parts of a graph of tracks that move alike, so a few tracks between two movers suffice to make one fragment
-of them. Normalised cuts (Shi and Malik, PAMI 2000) find where a graph hangs together least; whether the two sides are
-two things is then asked of their motion and looks, as for any other two fragments.
+of them. Normalised cuts (Shi and Malik, PAMI 2000) find where a graph hangs together least, and looks where exactly two things
+meet that move almost alike; whether the two sides are two things is then asked of their motion and looks, as for any other two
+fragments.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from segmotion_plugin.densify.fragments import Fragments, Sightings, looks_of
 _VECTORS = 4  # eigenvectors that are tried
 _DEPTH = 6  # cuts after one another
 _FEWEST = 16  # tracks of a fragment that is looked at
+_LOOSE = 2e-3  # likeness of tracks up to which looks do not spread from one to the other
+_ROUNDS, _STEPS, _KEPT = 3, 12, 0.9  # of moving a border: rounds, steps of spreading in each, share that neighbours have
 
 
 def cut_apart(
@@ -47,9 +50,10 @@ def cut_apart(
             continue
         part = seen.of(mine)
         best, side = 0.0, None
-        for cut in _cuts(likeness[mine][:, mine], weight[mine], least):
+        inner, described = likeness[mine][:, mine], None if features is None else features[mine]
+        for cut in _candidates(inner, weight[mine], least, described):
             sides = cut.astype(int)
-            looks = None if features is None else looks_of(features[mine], sides)
+            looks = None if described is None else looks_of(described, sides)
             odds = Fragments.measure(part, sides).same(0, 1, looks)
             if odds < best:
                 best, side = odds, cut
@@ -58,6 +62,52 @@ def cut_apart(
             label[mine[side]] = new
             queue += [(k, depth + 1), (new, depth + 1)]
     return label
+
+
+def _candidates(likeness: csr_matrix, weight: np.ndarray, least: float, features: np.ndarray | None) -> Iterator[np.ndarray]:
+    """n bool sides: cuts of the graph, and each with its border moved to where looks change."""
+    looks = None if features is None else _Looks(likeness, features, weight)
+    known = set()
+    for cut in _cuts(likeness, weight, least):
+        for sides in (cut,) if looks is None else (cut, looks.refined(cut)):
+            name = (sides ^ sides[0]).tobytes()
+            if name not in known and min(weight[sides].sum(), weight[~sides].sum()) >= least:
+                known.add(name)
+                yield sides
+
+
+class _Looks:
+    """Moves the border between two sides to where looks change, as two-means does.
+
+    A track's own feature tells badly which side it looks like. What it tells is therefore spread over the graph, as labels are in
+    Zhou et al., "Learning with Local and Global Consistency", NIPS 2003.
+    """
+
+    def __init__(self, likeness: csr_matrix, features: np.ndarray, weight: np.ndarray) -> None:
+        graph = likeness.copy()
+        graph.data = np.where(graph.data > _LOOSE, graph.data, 0.0)
+        self.graph = diags(1 / (np.asarray(graph.sum(axis=1)).ravel() + 1e-9)) @ graph
+        features = np.nan_to_num(features).astype(np.float32)
+        self.features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+        self.weight = weight
+        self.total = weight.astype(np.float32) @ self.features
+
+    def refined(self, cut: np.ndarray) -> np.ndarray:
+        """n bool sides, from n bool sides; all on one side when looks do not tell two apart."""
+        for _ in range(_ROUNDS):
+            one = np.where(cut, self.weight, 0).astype(np.float32) @ self.features
+            other = self.total - one
+            towards = one / max(np.linalg.norm(one), 1e-9) - other / max(np.linalg.norm(other), 1e-9)
+            own = (self.features @ towards).astype(np.float64)
+            spread = own
+            for _ in range(_STEPS):
+                spread = (1 - _KEPT) * own + _KEPT * (self.graph @ spread)
+            middle = sum(np.average(spread[side], weights=self.weight[side]) for side in (cut, ~cut)) / 2
+            new = spread > middle
+            if (new == cut).all() or new.all() or not new.any():
+                return new
+            cut = new
+        return cut
 
 
 def _cuts(likeness: csr_matrix, weight: np.ndarray, least: float) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
@@ -24,6 +24,10 @@ _GAP = 24  # absence that does not make a return less likely, frames
 _LIKE = 0.5  # least cosine between the mean features of pieces seen one after the other
 # Log odds that two fragments are one thing, by logistic regression on cuts and pairs of fragments in rendered worlds.
 _PRIOR, _BY_DRIFT, _BY_PARTING, _BY_LIKENESS, _BY_SWING = -2.0, 2.1, 2.4, 4.5, 2.9
+# These by how many objects are found there.
+_BY_SMALLNESS, _SMALL = 0.5, 1.5  # for each e-fold by which the larger one has more than e^1.5 times the smaller one's tracks
+_BESIDE = 0.2  # share of frames in different patches from which on smallness tells nothing
+_NO_GAP, _GLANCES = 0.08, 12  # gap that is nothing, as a share of the larger extent; frames in which gaps are looked at
 _NOISE = 0.2  # drift that tells no more when it gets smaller, as a share of the size
 _USUAL = 0.2  # cosine that stands for that of fragments of unknown looks
 _HALF_SURE = 4.0  # common frames that tell half of it
@@ -107,6 +111,8 @@ class Fragments:
         extent: K×T standard deviation of the positions, pixels.
         patch: K×T, the patch that the fragment mostly lies in, −1 where unknown.
         slack: pixels of drift that mean nothing.
+        seen: what was seen of the tracks.
+        label: fragment of each track.
     """
 
     count: np.ndarray
@@ -116,6 +122,8 @@ class Fragments:
     extent: np.ndarray
     patch: np.ndarray
     slack: float
+    seen: Sightings
+    label: np.ndarray
 
     @classmethod
     def measure(cls, seen: Sightings, label: np.ndarray) -> Fragments:
@@ -140,7 +148,7 @@ class Fragments:
             extent = np.sqrt(np.maximum(total((xy**2).sum(axis=1)) / count - (place**2).sum(axis=2), 0))
             world = np.nan_to_num(both(seen.world[known]) / count[..., None])
         patch = _commonest(key, seen.patch[known], number * frames).reshape(number, frames)
-        return cls(count, place, mean_step, world, extent, patch, _SLACK * max(seen.size))
+        return cls(count, place, mean_step, world, extent, patch, _SLACK * max(seen.size), seen, label)
 
     def there(self, k: int) -> np.ndarray:
         """T bool: seen with a good part of what it is at its best; a few strays before and after do not count."""
@@ -148,23 +156,47 @@ class Fragments:
 
     def apart(self, a: int, b: int) -> float:
         """Share of the frames in which both are seen and lie in different patches."""
-        known = (self.patch[a] >= 0) & (self.patch[b] >= 0) & self.there(a) & self.there(b)
+        known = self._known(a, b)
         return float((self.patch[a] != self.patch[b])[known].mean()) if known.any() else 0.0
 
-    def same(self, a: int, b: int, looks: np.ndarray | None = None) -> float:
+    def far_apart(self, a: int, b: int) -> float:
+        """As `apart`, but a gap that is nothing beside the larger one's extent does not count: masks break where limbs are thin."""
+        known = np.flatnonzero(self._known(a, b))
+        looked = known[np.linspace(0, len(known) - 1, min(len(known), _GLANCES)).round().astype(int)]
+        parted = looked[self.patch[a, looked] != self.patch[b, looked]]
+        here = np.isin(self.seen.frame, parted)
+        who, frame, xy = self.label[self.seen.owner[here]], self.seen.frame[here], self.seen.xy[here]
+        far = 0
+        for t in parted:
+            one, other = (xy[(who == k) & (frame == t)] for k in (a, b))
+            gap = cKDTree(one).query(other)[0].min()
+            far += bool(gap > _NO_GAP * max(self.extent[a, t], self.extent[b, t]))
+        return far / max(len(looked), 1)
+
+    def _known(self, a: int, b: int) -> np.ndarray:
+        """T bool: both are there and in some patch."""
+        return (self.patch[a] >= 0) & (self.patch[b] >= 0) & self.there(a) & self.there(b)
+
+    def same(self, a: int, b: int, looks: np.ndarray | None = None, over_gaps: bool = False) -> float:
         """Log odds that two fragments are one thing; `looks` K×C unit vectors tell what each looks like.
 
         Seen together, what counts is how far they drift against each other over all common frames, and how much that changes the
         distance between them (what turns about a joint keeps it), as a share of how large they are; whether they drift straight on
-        or to and fro (limbs swing), how alike they look, and how often they lie in different patches. Otherwise one has to go on as
-        the other.
+        or to and fro (limbs swing), how alike they look, and how often they lie in different patches. What is much smaller than what
+        it never leaves is a part of that. Otherwise one has to go on as the other.
+
+        Args:
+            a: a fragment.
+            b: another.
+            looks: see above.
+            over_gaps: gaps that are nothing beside the larger one do not count as lying in different patches.
         """
         moving = np.isfinite(self.step[a, :, 0]) & np.isfinite(self.step[b, :, 0])
         common = np.flatnonzero(moving & self.there(a) & self.there(b))
-        parting = _BY_PARTING * self.apart(a, b)
+        apart = self.apart(a, b)
         sure = len(common) / (len(common) + _HALF_SURE)
         if len(common) < 3:
-            return self._goes_on(a, b, looks) - parting * sure
+            return self._goes_on(a, b, looks) - _BY_PARTING * apart * sure
         steps = self.step[a, common] - self.step[b, common]
         away = np.cumsum(np.concatenate([self.place[a, common[:1]] - self.place[b, common[:1]], steps]), axis=0)
         drift, stretch = _reach(steps), float(np.ptp(np.linalg.norm(away, axis=1)))
@@ -173,7 +205,12 @@ class Fragments:
         drifting = np.log(np.sqrt(drift * stretch) / (spread + self.slack) + _NOISE)
         swinging = np.log((path + self.slack) / (drift + self.slack))
         likeness = _USUAL if looks is None else float(looks[a] @ looks[b])
-        return float(sure * (_PRIOR - _BY_DRIFT * drifting + _BY_SWING * swinging + _BY_LIKENESS * likeness - parting))
+        less, more = np.sort(np.median(self.count[[a, b]][:, common], axis=1) + 1)
+        smallness = max(np.log(more / less) - _SMALL, 0.0) * max(1 - apart / _BESIDE, 0.0)
+        odds = _PRIOR - _BY_DRIFT * drifting + _BY_SWING * swinging + _BY_LIKENESS * likeness + _BY_SMALLNESS * smallness
+        if over_gaps and 0 < odds < _BY_PARTING * apart:  # only where it decides
+            apart = self.far_apart(a, b)
+        return float(sure * (odds - _BY_PARTING * apart))
 
     def _goes_on(self, a: int, b: int, looks: np.ndarray | None) -> float:
         """Log odds that of two fragments never seen together one goes on as the other: it looks alike and is where the other led."""
@@ -265,7 +302,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
         pairs = [(a, b) for i, a in enumerate(present) for b in present[i + 1 :]]
         for a, b in pairs:
             if changed is None or changed in (a, b):
-                odds[a, b] = fragments.same(a, b, looks)
+                odds[a, b] = fragments.same(a, b, looks, over_gaps=True)
         best = max(pairs, key=lambda pair: odds[pair], default=None)
         if best is None or odds[best] <= 0:
             return label
@@ -275,6 +312,7 @@ def join(seen: Sightings, label: np.ndarray, features: np.ndarray | None = None)
 
 def looks_of(features: np.ndarray, label: np.ndarray) -> np.ndarray:
     """K×C unit vectors: mean feature of each fragment."""
-    total = np.zeros((int(label.max()) + 1, features.shape[1]))
-    np.add.at(total, label[label >= 0], np.nan_to_num(features[label >= 0]))
+    known = np.flatnonzero(label >= 0)
+    share = csr_matrix((np.ones(len(known)), (label[known], known)), shape=(int(label.max()) + 1, len(label)))
+    total = share @ np.nan_to_num(features)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
