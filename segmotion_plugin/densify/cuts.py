@@ -19,6 +19,7 @@ from segmotion_plugin.densify.fragments import Fragments, Sightings, looks_of
 _VECTORS = 4  # eigenvectors that are tried
 _DEPTH = 6  # cuts after one another
 _FEWEST = 16  # tracks of a fragment that is looked at
+_DOUBT = 0.5  # log odds that a border moved to where looks change owes to having been moved there
 _LOOSE = 2e-3  # likeness of tracks up to which looks do not spread from one to the other
 _ROUNDS, _STEPS, _KEPT = 3, 12, 0.9  # of moving a border: rounds, steps of spreading in each, share that neighbours have
 
@@ -51,10 +52,10 @@ def cut_apart(
         part = seen.of(mine)
         best, side = 0.0, None
         inner, described = likeness[mine][:, mine], None if features is None else features[mine]
-        for cut in _candidates(inner, weight[mine], least, described):
+        for cut, doubt in _candidates(inner, weight[mine], least, described):
             sides = cut.astype(int)
             looks = None if described is None else looks_of(described, sides)
-            odds = Fragments.measure(part, sides).same(0, 1, looks)
+            odds = Fragments.measure(part, sides).same(0, 1, looks) + doubt
             if odds < best:
                 best, side = odds, cut
         if side is not None:
@@ -64,16 +65,17 @@ def cut_apart(
     return label
 
 
-def _candidates(likeness: csr_matrix, weight: np.ndarray, least: float, features: np.ndarray | None) -> Iterator[np.ndarray]:
-    """n bool sides: cuts of the graph, and each with its border moved to where looks change."""
+def _candidates(likeness: csr_matrix, weight: np.ndarray, least: float, features: np.ndarray | None) -> Iterator[tuple[np.ndarray, float]]:
+    """n bool sides and the log odds to add: cuts of the graph, and each with its border moved to where looks change."""
     looks = None if features is None else _Looks(likeness, features, weight)
     known = set()
     for cut in _cuts(likeness, weight, least):
-        for sides in (cut,) if looks is None else (cut, looks.refined(cut)):
+        found = [(cut, 0.0)] if looks is None else [(cut, 0.0), (looks.refined(cut), _DOUBT)]
+        for sides, doubt in found:
             name = (sides ^ sides[0]).tobytes()
             if name not in known and min(weight[sides].sum(), weight[~sides].sum()) >= least:
                 known.add(name)
-                yield sides
+                yield sides, doubt
 
 
 class _Looks:
