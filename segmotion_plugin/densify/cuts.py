@@ -65,7 +65,9 @@ def cut_apart(
     return label
 
 
-def _candidates(likeness: csr_matrix, weight: np.ndarray, least: float, features: np.ndarray | None) -> Iterator[tuple[np.ndarray, float]]:
+def _candidates(
+    likeness: csr_matrix, weight: np.ndarray, least: float, features: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, float]]:
     """n bool sides and the log odds to add: cuts of the graph, and each with its border moved to where looks change."""
     looks = None if features is None else _Looks(likeness, features, weight)
     known = set()
