@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from segmotion_plugin.cameras import Cameras
-from segmotion_plugin.files import atomic_path, write_json, write_npz, write_png
+from segmotion_plugin.files import atomic_path, read_json, write_json, write_npz, write_png
 from segmotion_plugin.mask_files import MaskSummary
 from segmotion_plugin.masks import keep_from_labels, write_keep
 from segmotion_plugin.simulation import SimulatedClip, SimulatedTracks
@@ -256,3 +258,25 @@ def _write_transforms(folder: Path, cameras: Cameras) -> None:
             "ply_file_path": "sparse_pc.ply",
         },
     )
+
+
+def write_dataset_of_others(folder: Path, clip: SimulatedClip, **of_every_frame: Any) -> dict[str, Any]:
+    """Write a dataset as a phone app leaves it: poses and images, and nothing about masks.
+
+    Args:
+        folder: of the dataset.
+        clip: what it shows.
+        of_every_frame: entries that every frame gets besides, or in place of its own.
+
+    Returns:
+        What its transforms.json holds.
+    """
+    write_processed(folder, clip, None)
+    for name in ("masks", "colmap_masks", "motion", "colmap"):
+        shutil.rmtree(folder / name)
+    meta = read_json(folder / "transforms.json")
+    for frame in meta["frames"]:
+        del frame["mask_path"]
+        frame.update(of_every_frame)
+    write_json(folder / "transforms.json", meta)
+    return meta

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from segmotion_nerfstudio.add_masks import add_masks
 from segmotion_nerfstudio.dataparser import SegmotionDataParserConfig
-from support_processed import write_processed
+from support_processed import write_dataset_of_others
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json, write_png
@@ -28,14 +28,7 @@ def clip() -> SimulatedClip:
 def dataset(clip, tmp_path) -> Path:
     """As a phone app leaves it: poses, images, downscaled images, and nothing about masks."""
     folder = tmp_path / "dataset"
-    write_processed(folder, clip, None)
-    for name in ("masks", "colmap_masks", "motion", "colmap"):
-        shutil.rmtree(folder / name)
-    meta = read_json(folder / "transforms.json")
-    for frame in meta["frames"]:
-        del frame["mask_path"]
-        frame["app"] = {"blur": 0.5}
-    write_json(folder / "transforms.json", meta)
+    write_dataset_of_others(folder, clip, app={"blur": 0.5})
     for path in (folder / "images").iterdir():
         write_png(folder / "images_2" / path.name, np.zeros((32, 48, 3), np.uint8))
     return folder

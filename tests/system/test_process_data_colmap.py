@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ from segmotion_colmap.binary import ColmapBinary
 from segmotion_colmap.database import filter_database, masked_keypoints
 from segmotion_nerfstudio import process_data, shim
 from segmotion_nerfstudio.add_masks import add_masks
-from support_processed import write_processed
+from support_processed import write_dataset_of_others
 
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.evaluation.poses import trajectory_error
-from segmotion_plugin.files import read_json, write_json, write_png
+from segmotion_plugin.files import read_json, write_png
 from segmotion_plugin.reconstruct.mapping import cameras_from_reconstruction
 from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.simulation import SimulatedClip, render, scenes
@@ -104,14 +103,7 @@ def test_the_console_script_gains_the_flag_and_gets_its_own_help_back(tmp_path):
 def test_poses_that_the_mover_spoiled_are_found_anew(clip, tmp_path):
     """Also the way of ns-process-data with --sfm-tool pycolmap: the same function finds the cameras."""
     dataset = tmp_path / "dataset"
-    write_processed(dataset, clip, None)
-    for name in ("masks", "colmap_masks", "motion", "colmap"):
-        shutil.rmtree(dataset / name)
-    meta = read_json(dataset / "transforms.json")
-    for frame in meta["frames"]:
-        del frame["mask_path"]
-        frame["transform_matrix"] = np.eye(4).tolist()
-    write_json(dataset / "transforms.json", meta)
+    meta = write_dataset_of_others(dataset, clip, transform_matrix=np.eye(4).tolist())
     for k in range(FRAMES):
         write_png(tmp_path / "own" / f"frame_{k + 1:05d}.png", np.where(clip.labels[k] > 0, np.uint8(0), np.uint8(255)))
     done = add_masks(dataset, MaskSettings(masks="none", extra_masks=tmp_path / "own", quiet=True), rerun_sfm=True)
