@@ -16,6 +16,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.geometry import camera_centers
+from segmotion_plugin.simulation.primitives import Primitive
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.simulation.tracks import SimulatedTracks
 from segmotion_plugin.simulation.world import World
@@ -98,16 +99,15 @@ def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], n
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
 
 
+def _at_frames(item: Primitive, frames: np.ndarray) -> Primitive:
+    """The primitive as it is at some frames."""
+    pose = item.pose[frames] if item.pose.ndim == 3 else item.pose
+    return replace(item, pose=pose, stretch=None if item.stretch is None else item.stretch[frames])
+
+
 def sped_up(world: World, step: int) -> World:
     """The world seen at every `step`-th frame only: fast movers, of which a tracker loses much."""
-    seen = [
-        replace(
-            item,
-            pose=item.pose[::step] if item.pose.ndim == 3 else item.pose,
-            stretch=None if item.stretch is None else item.stretch[::step],
-        )
-        for item in world.primitives
-    ]
+    seen = [_at_frames(item, np.arange(0, world.num_frames, step)) for item in world.primitives]
     return replace(world, primitives=seen, cam_from_world=world.cam_from_world[::step])
 
 
@@ -125,9 +125,7 @@ def parked(world: World, frame: int, step: int) -> World:
     still = []
     for item in world.primitives:
         shown = np.full(len(cameras), frame) if item.object_id else np.arange(0, world.num_frames, step)
-        pose = item.pose[shown] if item.pose.ndim == 3 else item.pose
-        stretch = None if item.stretch is None else item.stretch[shown]
-        still.append(replace(item, pose=pose, stretch=stretch, object_id=0))
+        still.append(replace(_at_frames(item, shown), object_id=0))
     return replace(world, primitives=uncrowded(still, camera_centers(cameras)), cam_from_world=cameras)
 
 
