@@ -7,8 +7,10 @@ a picture keeps them right, and an exported pixel can be held against the true c
 from __future__ import annotations
 
 import functools
+import pickletools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -133,3 +135,61 @@ def read_png(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def object_in_npy(path: Path) -> Any:
+    """The one Python object in an .npy file, read without unpickling: nothing that the file names is looked up or called.
+
+    Knows numpy arrays of plain numbers, and dicts, lists and tuples of them and of plain values; fails on whatever else there is.
+    """
+    with open(path, "rb") as handle:
+        assert np.lib.format.read_magic(handle) == (1, 0)
+        assert np.lib.format.read_array_header_1_0(handle) == ((), False, np.dtype(object))
+        stack: list[Any] = []
+        marks: list[int] = []
+        memo: dict[int, Any] = {}
+        for operation, value, _ in pickletools.genops(handle):
+            name = operation.name
+            if name in ("PROTO", "FRAME", "STOP"):
+                continue
+            if name in ("BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "GLOBAL"):
+                stack.append(value)
+            elif name in ("NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT"):
+                made = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {}}
+                stack.append(made[name])
+            elif name in ("MEMOIZE", "BINPUT"):
+                memo[len(memo) if value is None else value] = stack[-1]
+            elif name == "BINGET":
+                stack.append(memo[value])
+            elif name == "MARK":
+                marks.append(len(stack))
+            else:
+                known = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1, "APPEND": 1}
+                begin = len(stack) - known[name] if name in known else marks.pop()
+                taken = stack[begin:]
+                del stack[begin:]
+                if name.startswith("TUPLE"):
+                    stack.append(tuple(taken))
+                elif name == "STACK_GLOBAL":
+                    stack.append(" ".join(taken))
+                elif name == "SETITEMS":
+                    stack[-1].update(zip(taken[::2], taken[1::2], strict=True))
+                elif name == "APPEND":
+                    stack[-1].append(taken[0])
+                elif name == "REDUCE":
+                    stack.append(_numpy_thing(*taken))
+                else:
+                    assert name == "BUILD", name
+                    if isinstance(stack[-1], np.ndarray):
+                        stack[-1].__setstate__(taken[0])
+    (array,) = stack
+    return array.item()
+
+
+def _numpy_thing(what: str, arguments: tuple[Any, ...]) -> np.ndarray | np.dtype:
+    """What numpy pickles an array or its type as, before its state is set."""
+    if what == "numpy dtype":
+        return np.dtype(arguments[0])
+    assert what in ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"), what
+    assert arguments == ("numpy ndarray", (0,), b"b")
+    return np.empty(0, np.int8)

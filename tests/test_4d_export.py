@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from segmotion_4d import FORMATS, export
-from support_4d import FRAMES, HEIGHT, KINDS, WIDTH, check_camera, check_depth, check_dynamic, read_png, truth
+from support_4d import FRAMES, HEIGHT, KINDS, WIDTH, check_camera, check_depth, check_dynamic, object_in_npy, read_png, truth
 from support_processed import seen_tracks, write_processed
 
 
@@ -124,7 +124,7 @@ def test_shape_of_motion_loads_images_masks_depth_tracks_and_cameras(clip):
     images = sorted((root / "images" / "" / seq).iterdir())
     names = [p.stem for p in images]
     assert len(names) == FRAMES
-    recon = np.load(root / "droid_recon" / f"{seq}.npy", allow_pickle=True).item()
+    recon = object_in_npy(root / "droid_recon" / f"{seq}.npy")
     height, width = read_png(images[0]).shape[:2]
     h, w = recon["img_shape"]
     fx, fy, cx, cy = recon["intrinsics"]
