@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.motion.cluster_channels import POOLED
+from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, second_look
 from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relation_features
 from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
@@ -61,15 +63,19 @@ def classify(
     """
     _check(tracks, image_size, features, depth, sensitivity)
     model, calibration = load_weights(None if weights is None else Path(weights), device)
+    pairs = PairMeans(len(tracks))
     track, frame = merged_logits(
-        model, tracks, image_size, features=features, depth=depth, seed=seed, device=device, progress=progress
+        model, tracks, image_size, features=features, depth=depth, seed=seed, device=device, progress=progress, pairs=pairs
     )
+    track = calibration.track_slope * track + calibration.track_bias
+    second = DEFAULT_WEIGHTS if weights is None else Path(weights).with_name(DEFAULT_WEIGHTS.name)
+    added = np.zeros(len(tracks))
+    # Weights that were trained elsewhere have a cluster model of their own beside them, or none.
+    if weights is None or second.is_file():
+        added = second_look(ClusterModel.load(second), tracks, track, pairs.means(), image_size)
     shift = _SENSITIVITY_RANGE * (sensitivity - 0.5)
-    return _motion(
-        tracks,
-        calibration.track_slope * track + calibration.track_bias + shift,
-        calibration.frame_slope * frame + calibration.frame_bias + shift,
-    )
+    frame = calibration.frame_slope * frame + calibration.frame_bias + np.maximum(added, 0)[tracks.track_flat]
+    return _motion(tracks, track + added + shift, frame + shift)
 
 
 def merged_logits(
@@ -82,16 +88,19 @@ def merged_logits(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[float], None] | None = None,
+    pairs: PairMeans | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """N track logits and M frame logits of a model, merged over all windows, before calibration.
 
-    Arguments as of `classify`.
+    Arguments as of `classify`; `pairs` collects the geometry channels on the way.
     """
     relations = None
     if features is not None and model.config.semantics != "none":
         relations = torch.from_numpy(relation_features(features, model.config.semantic_size)).to(device)
 
     def judge(window: ClipWindow) -> tuple[np.ndarray, np.ndarray]:
+        if pairs is not None:
+            pairs.add(window)
         semantics = None if relations is None else relations[torch.from_numpy(window.ids).to(device)][None]
         with torch.inference_mode():
             track_logit, frame_logit = model(window.tokens, semantics, KEYS)
@@ -149,18 +158,40 @@ def pair_values(window: ClipWindow) -> dict[str, np.ndarray]:
     return {name: np.where(missing, np.nan, pairs[..., channel]) for name, channel in named.items()}
 
 
+class PairMeans:
+    """Means of the geometry channels of every track over its pairs of frames, collected window by window.
+
+    Args:
+        count: N tracks.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = np.zeros(count)
+        self._total: dict[str, np.ndarray] = {}
+
+    def add(self, window: ClipWindow) -> None:
+        """Take in the pairs of a window."""
+        values = pair_values(window)
+        self._count[window.ids] += np.isfinite(values["homography"]).sum(axis=(1, 2))
+        for name, value in values.items():
+            total = self._total.setdefault(name, np.zeros(len(self._count)))
+            total[window.ids] += np.nansum(value, axis=(1, 2))
+
+    def means(self, unknown: float = np.nan) -> dict[str, np.ndarray]:
+        """N means of log residuals by channel."""
+        return {
+            name: np.where(self._count > 0, self._total.get(name, 0.0) / np.maximum(self._count, 1), unknown)
+            for name in POOLED
+        }
+
+
 def geometric_scores(tracks: Tracks, image_size: tuple[int, int], seed: int = 0) -> dict[str, np.ndarray]:
     """Scores (N, larger = more likely moving) of single geometric baselines, the mean log residual over a track's pairs."""
     _check(tracks, image_size, None, None, 0.5)
-    total: dict[str, np.ndarray] = {}
-    count = np.zeros(len(tracks))
+    pairs = PairMeans(len(tracks))
     for window in clip_windows(tracks, image_size, None, seed, "cpu", _FIT):
-        values = pair_values(window)
-        known = np.isfinite(values["homography"]).sum(axis=(1, 2))
-        count[window.ids] += known
-        for name, value in values.items():
-            total.setdefault(name, np.zeros(len(tracks)))[window.ids] += np.nansum(value, axis=(1, 2))
-    scores = {name: np.where(count > 0, value / np.maximum(count, 1), -10.0) for name, value in total.items()}
+        pairs.add(window)
+    scores = pairs.means(unknown=-10.0)
     scores["both / median"] = scores["homography / median"] + scores["sampson / median"]
     return scores
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from segmotion_plugin.training.ablation import AblationConfig
+from segmotion_plugin.training.clusters import ClusterConfig
 from segmotion_plugin.training.loop import TrainConfig
 
 
@@ -39,4 +40,22 @@ class Ablation:
         return 0
 
 
-Train = Annotated[Weights, tyro.conf.subcommand("weights")] | Annotated[Ablation, tyro.conf.subcommand("ablation")]
+@dataclass
+class Clusters:
+    """Train the model that judges small clusters of tracks as a whole."""
+
+    config: Annotated[ClusterConfig, tyro.conf.arg(name="")] = field(default_factory=ClusterConfig)
+
+    def main(self) -> int:
+        """Run it."""
+        from segmotion_plugin.training import clusters
+
+        print(clusters.main(self.config))
+        return 0
+
+
+Train = (
+    Annotated[Weights, tyro.conf.subcommand("weights")]
+    | Annotated[Clusters, tyro.conf.subcommand("clusters")]
+    | Annotated[Ablation, tyro.conf.subcommand("ablation")]
+)

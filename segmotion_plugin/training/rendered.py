@@ -66,6 +66,25 @@ def described_tracks(frames: Sequence[np.ndarray], rng: np.random.Generator, mos
     return tracks.scaled((width / size[0], height / size[1])), features
 
 
+def labelled_tracks(clip: SimulatedClip) -> tuple[Tracks, np.ndarray, np.ndarray]:
+    """All tracks that the embedded tracker finds in a rendered clip.
+
+    Returns:
+        N tracks in pixels of the clip, their features N×D, and N shares of their observations that lie on a mover.
+    """
+    tracks, features = described_tracks(list(clip.frames), np.random.default_rng(0), len(clip.frames) * clip.labels[0].size)
+    under = clip.labels[_pixels_under(clip, tracks)]
+    return tracks, features, np.bincount(tracks.track_flat, weights=under > 0, minlength=len(tracks)) / tracks.length
+
+
+def _pixels_under(clip: SimulatedClip, tracks: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frame, row and column of the pixels under the M observations."""
+    height, width = clip.labels.shape[1:]
+    column = np.clip(np.floor(tracks.xy_flat[:, 0]).astype(int), 0, width - 1)
+    row = np.clip(np.floor(tracks.xy_flat[:, 1]).astype(int), 0, height - 1)
+    return tracks.frame_flat, row, column
+
+
 def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> TrainingClip:
     """Label tracks by the object under the point in most frames, as masks of real clips would.
 
@@ -74,17 +93,14 @@ def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> Train
         tracks: N tracks found in its frames.
         features: N×D of the tracks.
     """
-    frame, owner = tracks.frame_flat, tracks.track_flat
-    height, width = clip.labels.shape[1:]
-    column = np.clip(np.floor(tracks.xy_flat[:, 0]).astype(int), 0, width - 1)
-    row = np.clip(np.floor(tracks.xy_flat[:, 1]).astype(int), 0, height - 1)
-    under = clip.labels[frame, row, column]
+    owner, at = tracks.track_flat, _pixels_under(clip, tracks)
+    under = clip.labels[at]
     on_object = np.bincount(owner, weights=under > 0, minlength=len(tracks))
     mover = 2 * on_object > tracks.length
-    moving = clip.moving[frame, under] & mover[owner]
-    depth = np.minimum(clip.depth[frame, row, column], 6e4).astype(np.float16)
+    moving = clip.moving[at[0], under] & mover[owner]
+    depth = np.minimum(clip.depth[at], 6e4).astype(np.float16)
     return TrainingClip(
-        size=np.array([width, height]),
+        size=np.array(clip.labels.shape[:0:-1]),
         exact=np.array(0),
         xy=tracks.xy,
         visible=tracks.visible,

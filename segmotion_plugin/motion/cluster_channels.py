@@ -1,0 +1,204 @@
+"""What tells whether a cluster of tracks moves: the model's logits pooled, and its motion against what lies around and below it.
+
+Distances are in pixels of an image 854 wide, displacements per frame; logarithms keep their ranges small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from segmotion_plugin.motion.clusters import Block, Cluster
+
+POOLED = ("sampson", "sampson / median", "homography", "homography / median")
+"""Per-track means of geometry channels that are averaged over a cluster."""
+
+CHANNELS = (
+    "mean logit", "highest logits", "spread of logits", "level", "tracks", "observations per frame", "frames", "length of tracks",
+    "logit around", "high logits around", "tracks above", "tracks nearly above", "median logit", "largest likely cluster",
+    *POOLED,
+    "against surroundings, 1 frame", "against surroundings, 4 frames", "against surroundings, 12 frames", "noise of surroundings",
+    "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row", "against ground below",
+    "against both sides",
+)  # fmt: skip
+
+_STRIDES = (1, 4, 12)
+_MAIN = 4
+_LOOKS = 8  # frames of a cluster that are looked at
+_RING = 5.0  # spacings around a cluster that count as its surroundings
+_RIM = 0.7  # spacings around it in which tracks of nearly the same logit are part of it rather
+_FEWEST = 8  # tracks of the surroundings
+_LEAST = 0.02  # pixels per frame, below which motion is noise
+
+
+def describe(
+    block: Block, found: Sequence[Cluster], chosen: Sequence[int], logit: np.ndarray, pooled: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Channels of clusters.
+
+    Args:
+        block: the tracks.
+        found: all clusters of the block.
+        chosen: K indices of those to describe.
+        logit: N log odds of the tracks.
+        pooled: for every name in `POOLED` N means over a track's pairs of frames, NaN = unknown.
+
+    Returns:
+        K×len(CHANNELS) float64; NaN where a channel could not be measured.
+    """
+    here = np.flatnonzero(block.observations > 0)
+    ordered = np.sort(logit[here])
+    largest = max((cluster.share for cluster in found if cluster.level >= 0), default=0.0)
+    rows = []
+    for cluster in (found[i] for i in chosen):
+        values = {"median logit": float(np.median(ordered)), "largest likely cluster": largest}
+        values.update(_pooled(block, cluster, logit, ordered, pooled))
+        values.update(_motion(block, cluster, logit, values["mean logit"]))
+        rows.append([values.get(name, np.nan) for name in CHANNELS])
+    return np.array(rows, float).reshape(len(chosen), len(CHANNELS))
+
+
+def _pooled(
+    block: Block, cluster: Cluster, logit: np.ndarray, ordered: np.ndarray, pooled: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Channels that need no positions."""
+    members = cluster.members
+    own, weight = logit[members], block.observations[members].astype(float)
+    mean = float(np.average(own, weights=weight))
+    values = {
+        "mean logit": mean,
+        "highest logits": float(np.sort(own)[-3:].mean()),
+        "spread of logits": float(own.std()),
+        "level": cluster.level,
+        "tracks": np.log(len(members)),
+        "observations per frame": np.log(cluster.observations / cluster.frames),
+        "frames": np.log(cluster.frames),
+        "length of tracks": np.log(np.average(weight, weights=weight)),
+    }
+    for name, bound in (("tracks above", mean), ("tracks nearly above", mean - 1)):
+        others = len(ordered) - np.searchsorted(ordered, bound, side="right") - (own > bound).sum()
+        values[name] = np.log1p(1000 * others / len(ordered))
+    for name in POOLED:
+        known = pooled[name][members]
+        known = known[np.isfinite(known)]
+        values[name] = float(known.mean()) if len(known) else np.nan
+    return values
+
+
+def _motion(block: Block, cluster: Cluster, logit: np.ndarray, mean: float) -> dict[str, float]:
+    """Channels of shape, place, surroundings and motion: medians over some frames."""
+    seen: dict[str, list[float]] = {}
+    steps: dict[int, list[np.ndarray]] = {stride: [] for stride in _STRIDES}
+    ring, margin = _RING * block.spacing, block.spacing
+    inside_flag = np.zeros(len(block.tracks), bool)
+    inside_flag[cluster.members] = True
+
+    def note(name: str, value: float | np.floating | np.ndarray) -> None:
+        seen.setdefault(name, []).append(float(value))
+
+    for frame in np.unique(np.linspace(cluster.first, cluster.last, _LOOKS).astype(int)).tolist():
+        ids, xy = block.at(frame)
+        own = inside_flag[ids]
+        if own.sum() < 2:
+            continue
+        low, high = xy[own].min(axis=0), xy[own].max(axis=0)
+        extent = high - low + margin
+        note("size", np.log(extent.prod() / block.size.prod()))
+        note("height to width", np.log(extent[1] / extent[0]))
+        note("lowest row", high[1] / block.size[1])
+        around = _within(xy, low - ring, high + ring)
+        around = around[~own[around]]
+        if len(around):
+            note("logit around", logit[ids[around]].mean())
+            note("high logits around", np.percentile(logit[ids[around]], 90))
+        for stride in _STRIDES:
+            other = frame + stride if frame + stride <= min(cluster.last + 1, block.stop - 1) else frame - stride
+            if other < block.start:
+                continue
+            sign = np.sign(other - frame) / (stride * block.unit)
+            found = _against(block, frame, other, inside_flag, logit, mean)
+            if found is None:
+                continue
+            steps[stride].append(sign * found["step"])
+            if stride == _MAIN:
+                note("noise of surroundings", np.log(found["noise"] / (stride * block.unit)))
+                for name in ("against ground below", "against both sides"):
+                    if name in found:
+                        note(name, np.linalg.norm(found[name]) / (stride * block.unit))
+    values = {name: float(np.median(entries)) for name, entries in seen.items()}
+    for name in ("logit around", "high logits around"):
+        if name in seen:
+            values[name] = float(np.mean(seen[name]))
+    for name in ("against ground below", "against both sides"):
+        if name in values:
+            values[name] = np.log(values[name] + _LEAST)
+    for stride, found_steps in steps.items():
+        if found_steps:
+            length = np.median(np.linalg.norm(found_steps, axis=1))
+            values[f"against surroundings, {stride} frame{'s' * (stride > 1)}"] = np.log(length + _LEAST)
+    if steps[_MAIN]:
+        mean_step = np.mean(steps[_MAIN], axis=0)
+        values["constancy"] = np.linalg.norm(mean_step) / (np.linalg.norm(steps[_MAIN], axis=1).mean() + _LEAST)
+        values["across"], values["up or down"] = np.abs(mean_step).tolist()
+        values["travel"] = np.log(np.linalg.norm(mean_step) * cluster.frames + 0.1)
+    return values
+
+
+def _within(xy: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Indices of the positions, sorted by x, that lie in a box."""
+    start, stop = np.searchsorted(xy[:, 0], (low[0], high[0]), side="left")
+    return start + np.flatnonzero((xy[start:stop, 1] > low[1]) & (xy[start:stop, 1] < high[1]))
+
+
+def _against(block: Block, frame: int, other: int, inside: np.ndarray, logit: np.ndarray, mean: float) -> dict[str, np.ndarray] | None:
+    """Median motion of a cluster from a frame to another against its surroundings; None where too little is seen.
+
+    "step" is taken against a robust affine motion of the surroundings, whose scale is "noise". What stands on the ground moves with
+    the ground below it however the camera travels, so the lowest part is compared with that, too.
+    """
+    ids, xy, step = block.step(frame, other)
+    own = np.flatnonzero(inside[ids])
+    if len(own) < 2:
+        return None
+    spacing = block.spacing
+    low, high = xy[own].min(axis=0), xy[own].max(axis=0)
+    ring, rim = _RING * spacing, _RIM * spacing
+    around = _within(xy, low - ring, high + ring)
+    place = xy[around]
+    close = np.all((place > low - rim) & (place < high + rim), axis=1)
+    around = around[~inside[ids[around]] & ~(close & (logit[ids[around]] > mean - 1.2))]
+    if len(around) < _FEWEST:
+        return None
+    place, flow = xy[around], step[around]
+    centre = (low + high) / 2
+    affine, noise = _fit_affine((place - centre) / ring, flow, block.unit)
+    rest = step[own] - _design((xy[own] - centre) / ring) @ affine
+    found = {"step": np.median(rest, axis=0), "noise": np.float64(noise)}
+    beside = (place[:, 0] > low[0] - spacing) & (place[:, 0] < high[0] + spacing)
+    below = beside & (place[:, 1] > high[1]) & (place[:, 1] < high[1] + 3.5 * spacing)
+    if below.sum() >= 2:
+        foot = xy[own][:, 1] > high[1] - max((high[1] - low[1]) / 3, spacing)
+        found["against ground below"] = np.median(step[own][foot], axis=0) - np.median(flow[below], axis=0)
+    sides = (place[:, 1] > low[1] - spacing) & (place[:, 1] < high[1] + spacing)
+    if sides.sum() >= 3:
+        found["against both sides"] = np.median(step[own], axis=0) - np.median(flow[sides], axis=0)
+    return found
+
+
+def _design(place: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.ones((len(place), 1)), place], axis=1)
+
+
+def _fit_affine(place: np.ndarray, step: np.ndarray, unit: float) -> tuple[np.ndarray, float]:
+    """3×2 affine motion by iteratively reweighted least squares (Cauchy), and the scale of its residuals in pixels."""
+    design = _design(place)
+    weight, scale = np.ones(len(place)), 1.0
+    affine = np.zeros((3, 2))
+    for _ in range(4):
+        weighted = design * weight[:, None]
+        affine = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(3), weighted.T @ step)
+        left = np.linalg.norm(step - design @ affine, axis=1)
+        scale = 1.5 * float(np.median(left)) + 0.15 * unit
+        weight = 1 / (1 + (left / scale) ** 2)
+    return affine, scale

@@ -1,0 +1,174 @@
+"""A second look at small movers: clusters of tracks are judged as a whole, and their tracks take the verdict.
+
+The transformer judges tracks one by one. Of a mover that is a handful of tracks each alone stays in doubt, and so does each track of
+a thin pole under parallax; their means do not. A small network that was trained on clusters of simulated worlds tells which move.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.files import atomic_path
+from segmotion_plugin.motion.cluster_channels import CHANNELS, describe
+from segmotion_plugin.motion.clusters import Block, Cluster, clusters
+from segmotion_plugin.tracks import Tracks
+
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "clusters.safetensors"
+LARGEST = 0.02
+"""Share of the tracks up to which a cluster is judged; in larger ones the tracks' own logits are better (measured on DAVIS)."""
+
+_FRAMES = 48  # about so many frames are looked at together, as in training
+_TRUST = 0.7  # of the verdict; the rest is the track's own logit
+_BOUND = 4.0  # of a verdict's logit
+_SIZE_COUNTS = 0.3  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
+_STEEPEST = 4.0  # standard deviations to which channels are clipped
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """E small networks whose logits are averaged: channels, flags of what is unknown -> two hidden layers (SiLU) -> logit.
+
+    Attributes:
+        mean: C means of the channels in training.
+        scale: C standard deviations.
+        optional: C flags, the channel was unknown for some clusters in training and has an input that says so.
+        layers: per layer, weights E×out×in and biases E×out.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    optional: np.ndarray
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def inputs(self, channels: np.ndarray) -> np.ndarray:
+        """K×I standardised inputs from K×C channels (NaN = unknown)."""
+        unknown = ~np.isfinite(channels)
+        standard = np.where(unknown, 0.0, (np.where(unknown, 0.0, channels) - self.mean) / self.scale)
+        return np.concatenate([np.clip(standard, -_STEEPEST, _STEEPEST), unknown[:, self.optional]], axis=1)
+
+    def __call__(self, channels: np.ndarray) -> np.ndarray:
+        """K log odds that clusters move, from K×C channels."""
+        value = np.broadcast_to(self.inputs(channels), (len(self.layers[0][0]), len(channels), self.layers[0][0].shape[2]))
+        for number, (weight, bias) in enumerate(self.layers):
+            value = value @ weight.transpose(0, 2, 1) + bias[:, None]
+            if number + 1 < len(self.layers):
+                value = value / (1 + np.exp(-value))
+        return np.clip(value[..., 0].mean(axis=0), -_BOUND, _BOUND)
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        from safetensors.numpy import save_file
+
+        tensors = {"mean": self.mean, "scale": self.scale, "optional": self.optional.astype(np.uint8)}
+        for number, (weight, bias) in enumerate(self.layers):
+            tensors[f"layer{number}.weight"], tensors[f"layer{number}.bias"] = weight, bias
+        tensors = {name: np.ascontiguousarray(t if t.dtype == np.uint8 else t.astype(np.float32)) for name, t in tensors.items()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, str(temporary), metadata={"channels": json.dumps(CHANNELS)})
+
+    @classmethod
+    def load(cls, path: Path) -> ClusterModel:
+        """Read what `save` wrote.
+
+        Raises:
+            SegmotionError: no such file, not a safetensors file, or made for other channels.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not path.is_file():
+            raise SegmotionError(f"{path}: no weights of the cluster model here; train them with 'segmotion train clusters'")
+        try:
+            with safe_open(str(path), framework="numpy") as archive:
+                channels = json.loads((archive.metadata() or {}).get("channels", "[]"))
+                tensors = {key: archive.get_tensor(key) for key in archive.keys()}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SegmotionError(f"{path}: not a readable safetensors file ({error})") from None
+        if tuple(channels) != CHANNELS:
+            raise SegmotionError(f"{path}: made for {len(channels)} other channels, expected {len(CHANNELS)}; train it anew")
+        layers: list[tuple[np.ndarray, np.ndarray]] = []
+        width = len(CHANNELS) + int(tensors["optional"].sum())
+        while f"layer{len(layers)}.weight" in tensors:
+            name = f"layer{len(layers)}"
+            weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias", np.zeros(0))
+            if weight.ndim != 3 or weight.shape[2] != width or bias.shape != weight.shape[:2]:
+                raise SegmotionError(f"{path}: tensor '{name}.weight' should take {width} inputs, has shape {weight.shape}")
+            layers.append((weight, bias))
+            width = weight.shape[1]
+        if not layers or width != 1:
+            raise SegmotionError(f"{path}: the last layer should have one output")
+        return cls(tensors["mean"], tensors["scale"], tensors["optional"] > 0, tuple(layers))
+
+
+def blocks(num_frames: int) -> list[tuple[int, int]]:
+    """(start, stop) of the ranges of frames that are looked at together; linear in the number of frames."""
+    count = max(1, round(num_frames / _FRAMES))
+    bounds = np.linspace(0, num_frames, count + 1).round().astype(int).tolist()
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def small_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray]) -> tuple[list[Cluster], np.ndarray, np.ndarray]:
+    """The clusters of a block that are judged.
+
+    Returns:
+        K clusters, their K×C channels, and N flags of tracks that are part of a larger cluster that moves by its logits: what is
+        small there is a limb or a patch of that, and no verdict on it alone can make it static.
+    """
+    found = clusters(block, logit)
+    small = [i for i, cluster in enumerate(found) if cluster.share <= LARGEST]
+    of_larger = np.zeros(len(logit), bool)
+    for cluster in found:
+        if cluster.share > LARGEST and cluster.level > 0:
+            of_larger[cluster.members] = True
+    return [found[i] for i in small], describe(block, found, small, logit, pooled), of_larger
+
+
+def second_look(
+    model: ClusterModel, tracks: Tracks, logit: np.ndarray, pooled: Mapping[str, np.ndarray], image_size: tuple[int, int]
+) -> np.ndarray:
+    """What the verdicts on clusters add to the tracks' logits.
+
+    Args:
+        model: judges clusters.
+        tracks: N tracks.
+        logit: N calibrated log odds that a track moves.
+        pooled: for every name in `cluster_channels.POOLED` N means over a track's pairs of frames, NaN = unknown.
+        image_size: (width, height), pixels.
+
+    Returns:
+        N numbers to add. A track that lives in several blocks takes the greatest: it moves in the clip if it moves in one.
+    """
+    shift = np.full(len(tracks), -np.inf)
+    for start, stop in blocks(tracks.num_frames):
+        block = Block(tracks, image_size, start, stop)
+        here = block.observations > 0
+        found, channels, of_larger = small_clusters(block, logit, pooled)
+        verdict = model(channels) if found else np.zeros(0)
+        shift[here] = np.maximum(shift[here], (_settled(found, verdict, logit, of_larger) - logit)[here])
+    return np.where(np.isfinite(shift), shift, 0.0)
+
+
+def _settled(found: list[Cluster], verdict: np.ndarray, logit: np.ndarray, of_larger: np.ndarray) -> np.ndarray:
+    """N logits after the verdicts on clusters, of which some contain others.
+
+    Clusters that move are taken greedily, none that overlaps one taken before. Tracks of none of these cannot be likelier to move
+    than the best of their clusters, but for those `of_larger` ones.
+    """
+    settled, taken = logit.copy(), np.zeros(len(logit), bool)
+    best = np.full(len(logit), -np.inf)
+    for cluster, value in zip(found, verdict, strict=True):
+        best[cluster.members] = np.maximum(best[cluster.members], value)
+    weight = np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found]) / (1 + np.exp(-verdict))
+    for index in np.argsort(-weight, kind="stable"):
+        members = found[index].members
+        if verdict[index] > 0 and not taken[members].any():
+            taken[members] = True
+            settled[members] = np.maximum(logit[members], (1 - _TRUST) * logit[members] + _TRUST * verdict[index])
+    left = np.isfinite(best) & ~taken & ~of_larger
+    settled[left] = np.minimum(logit[left], (1 - _TRUST) * logit[left] + _TRUST * np.minimum(best[left], 0.0))
+    return settled

@@ -1,0 +1,231 @@
+"""Small movers judged as a whole: which tracks form clusters, what describes them, and what their verdict does to the tracks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.motion import cluster_model
+from segmotion_plugin.motion.classifier import classify
+from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED, describe
+from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, blocks, second_look
+from segmotion_plugin.motion.clusters import Block, clusters
+from segmotion_plugin.tracks import Tracks
+from segmotion_plugin.training import clusters as training
+from segmotion_plugin.training.clusters import ClusterConfig, Table, clip_table, fit, quality
+
+SIZE = (320, 180)
+FRAMES = 16
+
+
+def panned(own: tuple[float, float] = (1.5, 0.0), scale: float = 1.0) -> tuple[Tracks, np.ndarray]:
+    """A grid of points under a panning camera, of which eight move on their own; tracks, and which ones."""
+    x, y = np.meshgrid(np.arange(5, SIZE[0], 10.0), np.arange(5, SIZE[1], 10.0))
+    place = np.stack([x.ravel(), y.ravel()], axis=1)
+    patch = np.all((place > (120, 80)) & (place < (160, 100)), axis=1)
+    time = np.arange(FRAMES)[None, :, None]
+    xy = place[:, None] + time * np.array([0.6, 0.2]) + patch[:, None, None] * time * np.array(own)
+    return Tracks.from_dense((scale * xy).astype(np.float32), np.ones(xy.shape[:2], bool)), patch
+
+
+def doubtful(patch: np.ndarray, inside: float = -1.0, seed: int = 0) -> np.ndarray:
+    """Logits of static tracks with a patch that stands out."""
+    return np.where(patch, inside, -3.0) + np.random.default_rng(seed).normal(0, 0.05, len(patch))
+
+
+def unknown(tracks: Tracks) -> dict[str, np.ndarray]:
+    return {name: np.full(len(tracks), np.nan) for name in POOLED}
+
+
+def constant(verdict: float) -> ClusterModel:
+    """A model that always says the same."""
+    count = len(CHANNELS)
+    layer = (np.zeros((1, 1, count)), np.full((1, 1), verdict))
+    return ClusterModel(np.zeros(count), np.ones(count), np.zeros(count, bool), (layer,))
+
+
+def channels_of(tracks: Tracks, patch: np.ndarray, size: tuple[int, int] = SIZE) -> dict[str, float]:
+    block, logit = Block(tracks, size, 0, FRAMES), doubtful(patch)
+    found = clusters(block, logit)
+    whole = max(range(len(found)), key=lambda i: len(found[i].members))
+    return dict(zip(CHANNELS, describe(block, found, [whole], logit, unknown(tracks))[0], strict=True))
+
+
+def test_what_stands_out_and_hangs_together_is_a_cluster() -> None:
+    tracks, patch = panned()
+    found = clusters(Block(tracks, SIZE, 0, FRAMES), doubtful(patch))
+    assert set(max(found, key=lambda c: len(c.members)).members) == set(np.flatnonzero(patch))
+    sets = [frozenset(c.members.tolist()) for c in found]
+    assert len(set(sets)) == len(sets)
+    for one in sets:
+        for other in sets:
+            assert one <= other or other <= one or not one & other
+
+
+def test_neighbours_that_move_differently_are_not_one_cluster() -> None:
+    tracks, patch = panned(own=(3.0, 0.0))
+    logit = np.full(len(patch), -1.0)
+    for cluster in clusters(Block(tracks, SIZE, 0, FRAMES), logit):
+        assert len(set(patch[cluster.members].tolist())) == 1
+
+
+def test_no_track_above_the_lowest_level_gives_no_cluster() -> None:
+    tracks, patch = panned()
+    assert clusters(Block(tracks, SIZE, 0, FRAMES), np.full(len(patch), -5.0)) == []
+
+
+def test_a_cluster_is_measured_against_surroundings_and_ground() -> None:
+    tracks, patch = panned(own=(1.5, 0.0))
+    unit = SIZE[0] / 854
+    values = channels_of(tracks, patch)
+    for name in ("against surroundings, 4 frames", "against ground below", "against both sides"):
+        assert values[name] == pytest.approx(np.log(1.5 / unit + 0.02), abs=0.02)
+    assert values["across"] == pytest.approx(1.5 / unit, rel=0.02)
+    assert values["up or down"] == pytest.approx(0, abs=0.02)
+    still = channels_of(*panned(own=(0.0, 0.0)))
+    assert still["against surroundings, 4 frames"] == pytest.approx(np.log(0.02), abs=0.1)
+    assert still["against ground below"] == pytest.approx(np.log(0.02), abs=0.1)
+
+
+def test_channels_do_not_depend_on_the_size_of_the_images() -> None:
+    first = channels_of(*panned())
+    second = channels_of(*panned(scale=2.0), size=(2 * SIZE[0], 2 * SIZE[1]))
+    for name in CHANNELS:
+        assert second[name] == pytest.approx(first[name], abs=2e-3, nan_ok=True), name
+
+
+@pytest.mark.parametrize("verdict", [3.0, -3.0])
+def test_tracks_take_the_verdict_on_their_cluster(verdict: float) -> None:
+    tracks, patch = panned()
+    logit = doubtful(patch, inside=1.0 if verdict < 0 else -1.0)
+    after = logit + second_look(constant(verdict), tracks, logit, unknown(tracks), SIZE)
+    assert np.array_equal(after[~patch], logit[~patch])
+    assert ((after[patch] > 0) == (verdict > 0)).all()
+
+
+def test_a_patch_of_a_large_mover_is_not_made_static_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracks, patch = panned()
+    logit = doubtful(patch, inside=1.0)
+    monkeypatch.setattr(cluster_model, "LARGEST", 0.01)  # the patch as a whole is larger
+    after = logit + second_look(constant(-3.0), tracks, logit, unknown(tracks), SIZE)
+    assert np.array_equal(after, logit)
+
+
+def test_the_second_look_follows_the_order_of_the_tracks() -> None:
+    tracks, patch = panned()
+    logit = doubtful(patch)
+    order = np.random.default_rng(1).permutation(len(tracks))
+    pooled = {name: np.random.default_rng(2).normal(size=len(tracks)) for name in POOLED}
+    model = ClusterModel.load(DEFAULT_WEIGHTS)
+    first = second_look(model, tracks, logit, pooled, SIZE)
+    shuffled = {name: values[order] for name, values in pooled.items()}
+    second = second_look(model, tracks.select(order), logit[order], shuffled, SIZE)
+    assert np.abs(first).max() > 0.1
+    assert np.allclose(second, first[order], atol=1e-6)
+
+
+def test_blocks_cover_every_frame_once() -> None:
+    for count in (2, 48, 70, 71, 73, 500):
+        ranges = blocks(count)
+        assert ranges[0][0] == 0 and ranges[-1][1] == count
+        assert all(a[1] == b[0] for a, b in zip(ranges[:-1], ranges[1:], strict=True))
+        assert all(stop - start <= 72 for start, stop in ranges)
+
+
+def test_a_mover_of_one_block_moves_in_the_clip() -> None:
+    tracks, patch = panned()
+    logit = doubtful(patch)
+    observed = (tracks.xy_flat, tracks.visible_flat, tracks.confidence_flat)
+    long = Tracks(tracks.first + 60, tracks.offset, *observed, tracks.query_frame + 60, 120)
+    assert len(blocks(120)) > 1
+    shift = second_look(constant(3.0), long, logit, unknown(long), SIZE)
+    assert (shift[patch] > 1).all() and not shift[~patch].any()
+
+
+def separable(count: int = 400, seed: int = 0) -> Table:
+    rng = np.random.default_rng(seed)
+    channels = rng.normal(size=(count, len(CHANNELS)))
+    moves = rng.random(count) < 0.4
+    channels[:, 3] += 4 * moves
+    channels[rng.random(count) < 0.2, 5] = np.nan
+    return Table(channels, moves.astype(float), np.full(count, 100.0))
+
+
+def test_training_learns_and_repeats() -> None:
+    table = separable()
+    model, again = (fit(table, steps=120, networks=2, seed=3) for _ in range(2))
+    fresh = separable(seed=9)
+    assert quality(model(fresh.channels), fresh)["F1"] > 0.9
+    assert quality(-model(fresh.channels), fresh)["AP"] < 0.4
+    assert np.array_equal(model(fresh.channels), again(fresh.channels))
+
+
+def test_what_was_saved_judges_alike(tmp_path: Path) -> None:
+    table = separable()
+    model = fit(table, steps=20, networks=2, seed=0)
+    model.save(tmp_path / "c.safetensors")
+    assert np.allclose(ClusterModel.load(tmp_path / "c.safetensors")(table.channels), model(table.channels), atol=1e-4)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = constant(1.0)
+    with pytest.raises(SegmotionError, match="no weights of the cluster model"):
+        ClusterModel.load(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(SegmotionError, match="not a readable safetensors file"):
+        ClusterModel.load(tmp_path / "text.safetensors")
+    narrow = ((model.layers[0][0][..., :5], model.layers[0][1]),)
+    replace(model, layers=narrow).save(tmp_path / "narrow.safetensors")
+    with pytest.raises(SegmotionError, match=f"should take {len(CHANNELS)} inputs"):
+        ClusterModel.load(tmp_path / "narrow.safetensors")
+    model.save(tmp_path / "old.safetensors")
+    monkeypatch.setattr(cluster_model, "CHANNELS", CHANNELS[:-1])
+    with pytest.raises(SegmotionError, match="made for"):
+        ClusterModel.load(tmp_path / "old.safetensors")
+
+
+def test_one_command_makes_clips_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def table(seed: int, weights: Path | None = None) -> Table:
+        made.append(seed)
+        return separable(40, seed)
+
+    monkeypatch.setattr(training, "clip_table", table)
+    config = ClusterConfig(out=tmp_path, clips=5, steps=30, networks=1)
+    said = training.main(config)
+    assert "cluster model: average precision" in said
+    ClusterModel.load(tmp_path / "export" / "clusters.safetensors")
+    card = (tmp_path / "export" / "CLUSTERS.md").read_text()
+    assert "Apache-2.0" in card and "segmotion train clusters" in card
+    training.main(config)
+    assert len(made) == 5
+    for path in (tmp_path / "clusters").glob("*.npz"):
+        path.unlink()
+    empty = Table(np.zeros((0, len(CHANNELS))), np.zeros(0), np.zeros(0))
+    monkeypatch.setattr(training, "clip_table", lambda seed, weights=None: empty)
+    with pytest.raises(SegmotionError, match="without clusters of both kinds"):
+        training.main(config)
+
+
+def test_clusters_of_a_rendered_world_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SIZES", ((128, 72),) * 3)
+    table = clip_table(300_000_003)
+    assert table.channels.shape == (len(table.purity), len(CHANNELS)) and len(table.purity) > 0
+    assert ((table.purity >= 0) & (table.purity <= 1)).all() and (table.observations > 0).all()
+
+
+def test_weights_trained_elsewhere_bring_their_own_cluster_model(tmp_path: Path) -> None:
+    from segmotion_plugin.motion.model import DEFAULT_WEIGHTS as TRACK_WEIGHTS
+
+    tracks, patch = panned(own=(2.0, 0.7))
+    weights = tmp_path / TRACK_WEIGHTS.name
+    weights.write_bytes(TRACK_WEIGHTS.read_bytes())
+    alone = classify(tracks, SIZE, weights=weights).probability
+    constant(-3.0).save(tmp_path / DEFAULT_WEIGHTS.name)
+    second = classify(tracks, SIZE, weights=weights).probability
+    assert (second <= alone + 1e-6).all() and (second < alone - 0.01).any()
