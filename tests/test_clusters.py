@@ -16,7 +16,8 @@ from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel,
 from segmotion_plugin.motion.clusters import Block, clusters
 from segmotion_plugin.tracks import Tracks
 from segmotion_plugin.training import clusters as training
-from segmotion_plugin.training.clusters import ClusterConfig, Table, clip_table, fit, quality
+from segmotion_plugin.training.clips import clip_path
+from segmotion_plugin.training.clusters import ClusterConfig, JudgedClip, Table, fit, quality
 
 SIZE = (320, 180)
 FRAMES = 16
@@ -188,34 +189,53 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.M
         ClusterModel.load(tmp_path / "old.safetensors")
 
 
+def judged(seed: int, weights: Path | None = None) -> JudgedClip:
+    """A clip whose patch moves or not, by the seed."""
+    moves = seed % 2 > 0
+    tracks, patch = panned(own=(1.5, 0.3) if moves else (0.0, 0.0))
+    pooled = np.zeros((len(POOLED), len(tracks)))
+    return JudgedClip(
+        np.array(SIZE), np.array(FRAMES), tracks.first, tracks.length, tracks.xy_flat, doubtful(patch, seed=seed), pooled,
+        (patch & moves).astype(float),
+    )  # fmt: skip
+
+
 def test_one_command_makes_clips_resumes_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def table(seed: int, weights: Path | None = None) -> Table:
+    def made_now(seed: int, weights: Path | None = None) -> JudgedClip:
         made.append(seed)
-        return separable(40, seed)
+        return judged(seed)
 
-    monkeypatch.setattr(training, "clip_table", table)
-    config = ClusterConfig(out=tmp_path, clips=5, steps=30, networks=1)
+    monkeypatch.setattr(JudgedClip, "made", made_now)
+    config = ClusterConfig(out=tmp_path, clips=6, steps=60, networks=1)
     said = training.main(config)
-    assert "cluster model: average precision" in said
+    assert "cluster model: average precision 1.000" in said
     ClusterModel.load(tmp_path / "export" / "clusters.safetensors")
     card = (tmp_path / "export" / "CLUSTERS.md").read_text()
     assert "Apache-2.0" in card and "segmotion train clusters" in card
     training.main(config)
-    assert len(made) == 5
-    for path in (tmp_path / "clusters").glob("*.npz"):
-        path.unlink()
-    empty = Table(np.zeros((0, len(CHANNELS))), np.zeros(0), np.zeros(0))
-    monkeypatch.setattr(training, "clip_table", lambda seed, weights=None: empty)
-    with pytest.raises(SegmotionError, match="without clusters of both kinds"):
+    assert len(made) == 6
+    damaged = sorted((tmp_path / "clusters").glob("*.npz"))[0]
+    damaged.write_bytes(b"half")
+    with pytest.raises(SegmotionError, match="not a judged clip"):
         training.main(config)
 
 
-def test_clusters_of_a_rendered_world_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_needs_clusters_of_both_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JudgedClip, "made", lambda seed, weights=None: judged(0))
+    with pytest.raises(SegmotionError, match="without clusters of both kinds"):
+        training.main(ClusterConfig(out=tmp_path, clips=4, steps=10, networks=1))
+
+
+def test_a_rendered_world_is_judged_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_SIZES", ((128, 72),) * 3)
-    table = clip_table(300_000_003)
+    seed = 300_000_003
+    clip = JudgedClip.made(seed)
+    training.write_npz(clip_path(tmp_path, seed), **vars(clip))
+    table, again = clip.table(), JudgedClip.load(clip_path(tmp_path, seed)).table()
     assert table.channels.shape == (len(table.purity), len(CHANNELS)) and len(table.purity) > 0
+    assert np.array_equal(table.channels, again.channels, equal_nan=True)
     assert ((table.purity >= 0) & (table.purity <= 1)).all() and (table.observations > 0).all()
 
 

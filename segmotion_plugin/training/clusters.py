@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_npz, write_text
 from segmotion_plugin.motion.classifier import PairMeans, merged_logits
-from segmotion_plugin.motion.cluster_channels import CHANNELS
+from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, small_clusters
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.model import load_weights
@@ -21,6 +22,7 @@ from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.simulation.world import World
+from segmotion_plugin.tracks import Tracks
 from segmotion_plugin.training.clips import clip_path, hurried, parked, pool, random_scene
 from segmotion_plugin.training.rendered import labelled_tracks
 
@@ -103,19 +105,70 @@ def _world(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> Worl
     return random_scene(rng, frames, size, 0.3)
 
 
-def clip_table(seed: int, weights: Path | None = None) -> Table:
-    """Render the world of a seed, track it, judge the tracks, and describe their small clusters."""
-    rng = np.random.default_rng(seed)
-    size = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
-    clip = render(_world(rng, int(rng.choice([32, 40, 48])), size))
-    tracks, features, on_mover = labelled_tracks(clip)
-    model, calibration = load_weights(weights)
-    pairs = PairMeans(len(tracks))
-    logit, _ = merged_logits(model, tracks, size, features=features, seed=0, pairs=pairs)
-    logit = calibration.track_slope * logit + calibration.track_bias
-    found, channels, _ = small_clusters(Block(tracks, size, 0, tracks.num_frames), logit, pairs.means())
-    purity = [np.average(on_mover[c.members], weights=tracks.length[c.members]) for c in found]
-    return Table(channels, np.array(purity), np.array([c.observations for c in found], float))
+@dataclass
+class JudgedClip:
+    """All tracks of a rendered clip with what the track model says of them, and the truth.
+
+    Attributes:
+        size: 2, (width, height).
+        frames: 1, number of frames.
+        first: N, first frame of every track.
+        length: N, number of its observations.
+        xy: M×2, observations of all tracks.
+        logit: N calibrated log odds.
+        pooled: P×N means of the geometry channels `cluster_channels.POOLED`.
+        on_mover: N, share of a track's observations that lie on a mover.
+    """
+
+    size: np.ndarray
+    frames: np.ndarray
+    first: np.ndarray
+    length: np.ndarray
+    xy: np.ndarray
+    logit: np.ndarray
+    pooled: np.ndarray
+    on_mover: np.ndarray
+
+    @classmethod
+    def made(cls, seed: int, weights: Path | None = None) -> JudgedClip:
+        """Render the world of a seed, track it, and judge the tracks."""
+        rng = np.random.default_rng(seed)
+        size = _SIZES[rng.choice(len(_SIZES), p=_SIZE_SHARES)]
+        clip = render(_world(rng, int(rng.choice([32, 40, 48])), size))
+        tracks, features, on_mover = labelled_tracks(clip)
+        model, calibration = load_weights(weights)
+        pairs = PairMeans(len(tracks))
+        logit, _ = merged_logits(model, tracks, size, features=features, seed=0, pairs=pairs)
+        logit = calibration.track_slope * logit + calibration.track_bias
+        means = pairs.means()
+        return cls(
+            np.array(size), np.array(tracks.num_frames), tracks.first, tracks.length, tracks.xy_flat, logit,
+            np.stack([means[name] for name in POOLED]), on_mover,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> JudgedClip:
+        """Read a stored clip.
+
+        Raises:
+            SegmotionError: not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls(**{field.name: archive[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise SegmotionError(f"{path}: not a judged clip ({error}); delete it and it is made anew") from None
+
+    def table(self) -> Table:
+        """The small clusters of the clip, described and labelled."""
+        offset = np.concatenate([[0], np.cumsum(self.length)])
+        seen = np.ones(len(self.xy))
+        tracks = Tracks(self.first, offset, self.xy, seen > 0, seen, self.first, int(self.frames))
+        size = (int(self.size[0]), int(self.size[1]))
+        pooled = dict(zip(POOLED, self.pooled, strict=True))
+        found, channels, _ = small_clusters(Block(tracks, size, 0, tracks.num_frames), self.logit, pooled)
+        purity = [np.average(self.on_mover[c.members], weights=self.length[c.members]) for c in found]
+        return Table(channels, np.array(purity), np.array([c.observations for c in found], float))
 
 
 def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
@@ -187,12 +240,9 @@ def main(config: ClusterConfig) -> str:
     first = _SEEDS + config.seed * 1_000_000
     seeds = [seed for seed in range(first, first + config.clips) if not clip_path(folder, seed).exists()]
     for seed in show_progress(seeds, description="rendering, tracking, judging", disable=not seeds):
-        made = clip_table(seed, config.weights)
-        write_npz(clip_path(folder, seed), **vars(made))
-    tables = []
-    for path in pool(folder):
-        with np.load(path, allow_pickle=False) as archive:
-            tables.append(Table(archive["channels"], archive["purity"], archive["observations"]))
+        write_npz(clip_path(folder, seed), **vars(JudgedClip.made(seed, config.weights)))
+    paths = pool(folder)
+    tables = [JudgedClip.load(path).table() for path in show_progress(paths, description="describing clusters", disable=not paths)]
     rest = [t for number, t in enumerate(tables) if number % _HELD_OUT]
     if len(rest) < 2 or len({bool(v) for t in rest for v in t.moves}) < 2:
         raise SegmotionError(f"{folder}: {len(tables)} clips without clusters of both kinds; make more with --clips")
