@@ -143,7 +143,7 @@ def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
     height = logit[nodes]
     saddle = height[edge].min(axis=1) if len(edge) else np.zeros(0)
     found: list[Cluster] = []
-    seen: set[tuple[int, int]] = set()
+    within = np.zeros(len(nodes), np.int64)  # tracks of the largest set so far that holds a track: sets only grow
     for level in _LEVELS:
         kept = edge[saddle > level]
         if not len(kept):
@@ -152,11 +152,9 @@ def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
         _, component = connected_components(graph, directed=False)
         order = np.argsort(component, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(component[order])) + 1):
-            # Sets only grow from level to level, so the least member and the number tell whether it is a new one.
-            key = (int(part[0]), len(part))
-            if len(part) < 2 or key in seen:
+            if len(part) < 2 or len(part) == within[part].max():
                 continue
-            seen.add(key)
+            within[part] = len(part)
             cluster = _cluster(block, nodes[part], float(level))
             if cluster.observations >= _LEAST_OBSERVATIONS:
                 found.append(cluster)
