@@ -64,15 +64,13 @@ class Block:
         """Pixels of these images per pixel of one 854 wide."""
         self._at: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._steps: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        counts = [len(self.at(frame)[0]) for frame in range(start, stop)]
-        counts = [count for count in counts if count] or [1]
+        seen = [self.at(frame)[0] for frame in range(start, stop)]
+        counts = [len(ids) for ids in seen if len(ids)] or [1]
         self.visible = float(np.mean(counts))
         """Mean number of tracks visible at a frame that shows any."""
         self.spacing = float(np.sqrt(self.size.prod() / np.median(counts)))
         """Pixels between neighbouring tracks."""
-        frames = tracks.frame_flat
-        inside = (frames >= start) & (frames < stop) & tracks.visible_flat
-        self.observations = np.bincount(tracks.track_flat[inside], minlength=len(tracks))
+        self.observations = np.bincount(np.concatenate(seen), minlength=len(tracks))
         """N: visible observations of every track in these frames."""
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
