@@ -18,20 +18,21 @@ def fit_robustly(
     """Iteratively reweighted least squares with Cauchy weights.
 
     Args:
-        design: n×6, see `second_order`.
+        design: n×k inputs, such as `second_order`.
         step: n×2 displacements.
         weight: n trust in each.
         ridge: added to the diagonal of the normal equations.
         floor: least scale of the weights, in the unit of the displacements; 1.5 medians of what is left come on top.
 
     Returns:
-        6×2 coefficients, and the n lengths of what they leave.
+        k×2 coefficients, and the n lengths of what they leave.
     """
     robust = weight.astype(np.float64)
-    coefficients, left = np.zeros((6, 2)), np.zeros(len(step))
+    columns = design.shape[1]
+    coefficients, left = np.zeros((columns, 2)), np.zeros(len(step))
     for _ in range(_ITERATIONS):
         weighted = design * robust[:, None]
-        coefficients = np.linalg.solve(weighted.T @ design + ridge * np.eye(6), weighted.T @ step)
+        coefficients = np.linalg.solve(weighted.T @ design + ridge * np.eye(columns), weighted.T @ step)
         left = np.linalg.norm(step - design @ coefficients, axis=1)
         robust = weight / (1 + (left / (1.5 * float(np.median(left)) + floor)) ** 2)
     return coefficients, left

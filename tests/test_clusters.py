@@ -232,7 +232,7 @@ def test_a_rendered_world_is_judged_and_stored(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(training, "_SIZES", ((128, 72),) * 3)
     seed = 300_000_003
     clip = JudgedClip.made(seed)
-    training.write_npz(clip_path(tmp_path, seed), **vars(clip))
+    clip.save(clip_path(tmp_path, seed))
     table, again = clip.table(), JudgedClip.load(clip_path(tmp_path, seed)).table()
     assert table.channels.shape == (len(table.purity), len(CHANNELS)) and len(table.purity) > 0
     assert np.array_equal(table.channels, again.channels, equal_nan=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.smooth_flow import fit_robustly
 
 POOLED = ("sampson", "sampson / median", "homography", "homography / median")
 """Per-track means of geometry channels that are averaged over a cluster."""
@@ -29,7 +30,7 @@ _LOOKS = 8  # frames of a cluster that are looked at
 _RING = 5.0  # spacings around a cluster that count as its surroundings
 _RIM = 0.7  # spacings around it in which tracks of nearly the same logit are part of it rather
 _FEWEST = 8  # tracks of the surroundings
-_DAMPING = 1e-6 * np.eye(3)
+_FLOOR = 0.15  # pixels, least scale of what an affine motion of the surroundings leaves
 _LEAST = 0.02  # pixels per frame, below which motion is noise
 
 
@@ -173,9 +174,10 @@ def _against(block: Block, frame: int, other: int, inside: np.ndarray, logit: np
         return None
     place, flow = xy[around], step[around]
     centre = (low + high) / 2
-    affine, noise = _fit_affine((place - centre) / ring, flow, block.unit)
+    floor = _FLOOR * block.unit
+    affine, left = fit_robustly(_design((place - centre) / ring), flow, np.ones(len(flow)), ridge=1e-6, floor=floor)
     rest = step[own] - _design((xy[own] - centre) / ring) @ affine
-    found = {"step": _middle(rest), "noise": np.float64(noise)}
+    found = {"step": _middle(rest), "noise": 1.5 * _middle(left) + floor}
     beside = (place[:, 0] > low[0] - spacing) & (place[:, 0] < high[0] + spacing)
     below = beside & (place[:, 1] > high[1]) & (place[:, 1] < high[1] + 3.5 * spacing)
     if below.sum() >= 2:
@@ -194,19 +196,5 @@ def _middle(values: np.ndarray) -> np.ndarray:
 
 
 def _design(place: np.ndarray) -> np.ndarray:
+    """n×3 inputs 1, x, y of n positions."""
     return np.concatenate([np.ones((len(place), 1)), place], axis=1)
-
-
-def _fit_affine(place: np.ndarray, step: np.ndarray, unit: float) -> tuple[np.ndarray, float]:
-    """3×2 affine motion by iteratively reweighted least squares (Cauchy), and the scale of its residuals in pixels."""
-    design = _design(place)
-    weight, scale = np.ones(len(place)), 1.0
-    affine = np.zeros((3, 2))
-    for _ in range(4):
-        weighted = design.T * weight
-        affine = np.linalg.solve(weighted @ design + _DAMPING, weighted @ step)
-        rest = step - design @ affine
-        left = np.sqrt(rest[:, 0] ** 2 + rest[:, 1] ** 2)
-        scale = 1.5 * float(_middle(left)) + 0.15 * unit
-        weight = 1 / (1 + (left / scale) ** 2)
-    return affine, scale

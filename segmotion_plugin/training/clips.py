@@ -7,8 +7,9 @@ Two kinds: *exact* clips hold trajectories computed without pixels (cheap; the t
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -26,10 +27,37 @@ _APPARENT_STRIDE = 4
 _NAMED_SHARE = 0.15
 _STILL_LIFE_SHARE = 0.12
 _NAMED_SEEDS = 10**6  # the named scenes of evaluations have smaller seeds
+_Stored = TypeVar("_Stored", bound="StoredClip")
 
 
 @dataclass
-class TrainingClip:
+class StoredClip:
+    """Arrays of a clip that are kept in a file; the kinds of clips add them as fields."""
+
+    what: ClassVar[str]
+    """Name of the kind, for messages."""
+
+    def save(self, path: Path) -> None:
+        """Write as an uncompressed npz, atomically (loading is on the training loop's path)."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez(handle, **vars(self))
+
+    @classmethod
+    def load(cls: type[_Stored], path: Path) -> _Stored:
+        """Read what `save` wrote.
+
+        Raises:
+            SegmotionError: not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls(**{field.name: archive[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise SegmotionError(f"{path}: not a {cls.what} ({error}); delete it and it is made anew") from None
+
+
+@dataclass
+class TrainingClip(StoredClip):
     """N labelled tracks over T frames.
 
     Attributes:
@@ -47,6 +75,8 @@ class TrainingClip:
         features: N×D float16 semantic features; D = 0 when they are drawn from `kind`.
     """
 
+    what = "training clip"
+
     size: np.ndarray
     exact: np.ndarray
     xy: np.ndarray
@@ -59,24 +89,6 @@ class TrainingClip:
     kind: np.ndarray
     start: np.ndarray
     features: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Write as an uncompressed npz, atomically (loading is on the training loop's path)."""
-        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez(handle, **asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> TrainingClip:
-        """Read a clip written by `save`.
-
-        Raises:
-            SegmotionError: not such a file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return cls(**{field.name: archive[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise SegmotionError(f"{path}: not a training clip ({error}); delete it and it is made anew") from None
 
 
 def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
@@ -91,11 +103,15 @@ def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
     return np.minimum(distance, 1e4).astype(np.float16)
 
 
+def named_scene(rng: np.random.Generator, name: str, frames: int, size: tuple[int, int]) -> World:
+    """A scene of a named kind with a seed that no test and no evaluation uses."""
+    return scenes.build(name, int(rng.integers(_NAMED_SEEDS, 2**31)), frames, *size)
+
+
 def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], named_share: float) -> World:
     """A random world, or by chance one of the named kinds of scene with a seed that no test uses."""
     if rng.random() < named_share:
-        name = scenes.NAMES[rng.integers(len(scenes.NAMES))]
-        return scenes.build(name, int(rng.integers(_NAMED_SEEDS, 2**31)), frames, *size)
+        return named_scene(rng, scenes.NAMES[rng.integers(len(scenes.NAMES))], frames, size)
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +11,22 @@ from rich.progress import track as show_progress
 from torch import Tensor, nn
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.files import write_npz, write_text
+from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import PairMeans, merged_logits
 from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, small_clusters
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.model import load_weights
-from segmotion_plugin.simulation import scenes
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.simulation.world import World
 from segmotion_plugin.tracks import Tracks
-from segmotion_plugin.training.clips import clip_path, hurried, parked, pool, random_scene
+from segmotion_plugin.training.clips import StoredClip, clip_path, hurried, named_scene, parked, pool, random_scene
 from segmotion_plugin.training.rendered import labelled_tracks
 
 _SIZES = ((384, 216), (480, 270), (640, 360))
 _SIZE_SHARES = (0.3, 0.5, 0.2)
 _SEEDS = 300_000_000  # away from those of the clips that the track model is trained on
-_NAMED_SEEDS = 10**6  # the named scenes of evaluations have smaller seeds
 _HIDDEN = (32, 16)
 _NOISE = 0.3  # standard deviation of what is added to the inputs, themselves of deviation 1
 _SMOOTHING = 0.02
@@ -95,7 +92,7 @@ def _world(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> Worl
     """Many worlds with tiny movers, many where nothing moves but much stands before something else, and some of all kinds."""
     kind = rng.random()
     if kind < 0.4:
-        return scenes.build("tiny_movers", int(rng.integers(_NAMED_SEEDS, 2**31)), frames, *size)
+        return named_scene(rng, "tiny_movers", frames, size)
     if kind < 0.5:
         return still_life(rng, frames, *size)
     if kind < 0.6:
@@ -106,7 +103,7 @@ def _world(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> Worl
 
 
 @dataclass
-class JudgedClip:
+class JudgedClip(StoredClip):
     """All tracks of a rendered clip with what the track model says of them, and the truth.
 
     Attributes:
@@ -119,6 +116,8 @@ class JudgedClip:
         pooled: P×N means of the geometry channels `cluster_channels.POOLED`.
         on_mover: N, share of a track's observations that lie on a mover.
     """
+
+    what = "judged clip"
 
     size: np.ndarray
     frames: np.ndarray
@@ -145,19 +144,6 @@ class JudgedClip:
             np.array(size), np.array(tracks.num_frames), tracks.first, tracks.length, tracks.xy_flat, logit,
             np.stack([means[name] for name in POOLED]), on_mover,
         )  # fmt: skip
-
-    @classmethod
-    def load(cls, path: Path) -> JudgedClip:
-        """Read a stored clip.
-
-        Raises:
-            SegmotionError: not such a file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return cls(**{field.name: archive[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise SegmotionError(f"{path}: not a judged clip ({error}); delete it and it is made anew") from None
 
     def table(self) -> Table:
         """The small clusters of the clip, described and labelled."""
@@ -240,7 +226,7 @@ def main(config: ClusterConfig) -> str:
     first = _SEEDS + config.seed * 1_000_000
     seeds = [seed for seed in range(first, first + config.clips) if not clip_path(folder, seed).exists()]
     for seed in show_progress(seeds, description="rendering, tracking, judging", disable=not seeds):
-        write_npz(clip_path(folder, seed), **vars(JudgedClip.made(seed, config.weights)))
+        JudgedClip.made(seed, config.weights).save(clip_path(folder, seed))
     paths = pool(folder)
     tables = [JudgedClip.load(path).table() for path in show_progress(paths, description="describing clusters", disable=not paths)]
     rest = [t for number, t in enumerate(tables) if number % _HELD_OUT]
