@@ -1,4 +1,4 @@
-"""What tells whether a cluster of tracks moves: the model's logits pooled, and its motion against what lies around and below it.
+"""What tells whether a cluster of tracks moves: logits pooled, its motion against what lies around, and against rigid cameras.
 
 Distances are in pixels of an image 854 wide, displacements per frame; logarithms keep their ranges small.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.rigidity import RIGID, rigidity
 from segmotion_plugin.smooth_flow import fit_robustly
 
 POOLED = ("sampson", "sampson / median", "homography", "homography / median")
@@ -22,6 +23,7 @@ CHANNELS = (
     "against surroundings, 4 frames", "against surroundings, 12 frames", "noise of surroundings",
     "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row", "against ground below",
     "against both sides",
+    *RIGID,
 )  # fmt: skip
 
 _STRIDES = (4, 12)
@@ -53,10 +55,12 @@ def describe(
     ordered = np.sort(logit[here])
     largest = max((cluster.share for cluster in found if cluster.level >= 0), default=0.0)
     rows = []
-    for cluster in (found[i] for i in chosen):
+    judged = [found[i] for i in chosen]
+    for cluster, rigid in zip(judged, rigidity(block, judged, logit), strict=True):
         values = {"median logit": float(np.median(ordered)), "largest likely cluster": largest}
         values.update(_pooled(block, cluster, logit, ordered, pooled))
         values.update(_motion(block, cluster, logit, values["mean logit"]))
+        values.update(zip(RIGID, rigid.tolist(), strict=True))
         rows.append([values.get(name, np.nan) for name in CHANNELS])
     return np.array(rows, float).reshape(len(chosen), len(CHANNELS))
 

@@ -26,7 +26,9 @@ LARGEST = 0.02
 _FRAMES = 48  # about so many frames are looked at together, as in training
 _TRUST = 0.7  # of the verdict; the rest is the track's own logit
 _BOUND = 4.0  # of a verdict's logit
-_SIZE_COUNTS = 0.3  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
+_CALLED = 0.25  # verdict from which a cluster is taken: hundreds are asked
+_LEFT = -0.5  # most that the verdict on the rest can be
+_SIZE_COUNTS = 0.15  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
 _STEEPEST = 4.0  # standard deviations to which channels are clipped
 
 
@@ -157,18 +159,18 @@ def _settled(found: list[Cluster], verdict: np.ndarray, logit: np.ndarray, of_la
     """N logits after the verdicts on clusters, of which some contain others.
 
     Clusters that move are taken greedily, none that overlaps one taken before. Tracks of none of these cannot be likelier to move
-    than the best of their clusters, but for those `of_larger` ones.
+    than the best of their clusters, and hardly move at all, but for those `of_larger` ones.
     """
     settled, taken = logit.copy(), np.zeros(len(logit), bool)
-    best = np.full(len(logit), -np.inf)
-    for cluster, value in zip(found, verdict, strict=True):
+    best, over = np.full(len(logit), -np.inf), verdict - _CALLED
+    for cluster, value in zip(found, over, strict=True):
         best[cluster.members] = np.maximum(best[cluster.members], value)
-    weight = np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found]) / (1 + np.exp(-verdict))
+    weight = np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found]) / (1 + np.exp(-over))
     for index in np.argsort(-weight, kind="stable"):
         members = found[index].members
-        if verdict[index] > 0 and not taken[members].any():
+        if over[index] > 0 and not taken[members].any():
             taken[members] = True
             settled[members] = np.maximum(logit[members], (1 - _TRUST) * logit[members] + _TRUST * verdict[index])
     left = np.isfinite(best) & ~taken & ~of_larger
-    settled[left] = np.minimum(logit[left], (1 - _TRUST) * logit[left] + _TRUST * np.minimum(best[left], 0.0))
+    settled[left] = np.minimum(logit[left], (1 - _TRUST) * logit[left] + _TRUST * np.minimum(best[left], _LEFT))
     return settled

@@ -7,6 +7,7 @@ tree (Jones, "Connected Filtering and Segmentation Using Component Trees", CVIU 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ _LEAST_OBSERVATIONS = 10
 _EVERY = 3  # frames between those in which neighbours are sought
 _REACH = 2.3  # spacings of the tracks up to which two are neighbours
 _STRIDE = 4
-_ALIKE = 0.4  # spacings by which the steps of neighbours over _STRIDE frames may differ
+_PARTINGS = (1.0, 0.4, 0.2)  # spacings by which the steps of neighbours over _STRIDE frames may differ at most
 _NOISE = 0.2  # pixels of an image 854 wide, of a step over one frame
 
 
@@ -89,6 +90,14 @@ class Block:
         row = np.where(inside, tracks.offset[ids] + since, 0)
         return tracks.xy_flat[row].astype(np.float64), inside & tracks.visible_flat[row]
 
+    def rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations of tracks in the block: m rows of the tracks' flat arrays, m places in `ids`, ascending, and m frames."""
+        first = np.maximum(self.tracks.first[ids], self.start)
+        count = np.maximum(np.minimum(self.tracks.first[ids] + self.tracks.length[ids], self.stop) - first, 0)
+        which = np.repeat(np.arange(len(ids)), count)
+        frame = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        return self.tracks.offset[ids[which]] + frame - self.tracks.first[ids[which]], which, frame
+
     def step(self, frame: int, other: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids n, positions n×2 at a frame (by ascending x) and displacements n×2 of the tracks that another frame shows too."""
         if (frame, other) not in self._steps:
@@ -98,49 +107,78 @@ class Block:
         return self._steps[frame, other]
 
 
-def neighbours(block: Block, logit: np.ndarray) -> np.ndarray:
-    """E×2 pairs of tracks above the lowest level that are close to each other in some frame and move alike there.
+def neighbours(block: Block, logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of tracks above the lowest level that are close to each other in some frame, and how far they ever part.
 
     Args:
         block: the tracks.
         logit: N.
+
+    Returns:
+        E×2 pairs, and E largest differences of their steps over `_STRIDE` frames while both live, in spacings: what moves together
+        for a while only, as a ball and the pole behind it, is not one thing (the maximum over time as in Brox and Malik, "Object
+        Segmentation by Long Term Analysis of Point Trajectories", ECCV 2010).
     """
     found = []
-    tolerance = _ALIKE * block.spacing
     for frame in range(block.start + 1, block.stop, _EVERY):
         ids, xy = block.at(frame)
         likely = logit[ids] > _LEVELS[-1]
         ids, xy = ids[likely], xy[likely]
         pairs = cKDTree(xy).query_pairs(_REACH * block.spacing, output_type="ndarray") if len(ids) > 1 else np.zeros((0, 2), int)
-        if not len(pairs):
-            continue
-        alike, compared = np.zeros(len(pairs), bool), np.zeros(len(pairs), bool)
-        # Tracks that are too short for the long stride are compared over one frame.
-        for stride, bound in ((_STRIDE, tolerance), (1, tolerance / _STRIDE + _NOISE * block.unit)):
-            still = ~compared
-            for other in (frame + stride, frame - stride):
-                there, known = block.position(ids, other)
-                apart = np.linalg.norm((there - xy)[pairs[:, 0]] - (there - xy)[pairs[:, 1]], axis=1)
-                both = known[pairs].all(axis=1) & still
-                alike |= both & (apart < bound)
-                compared |= both
-        found.append(np.sort(ids[pairs[alike]], axis=1))
-    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+        found.append(np.sort(ids[pairs], axis=1))
+    pairs = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+    return pairs, _parting(block, pairs)
+
+
+def _parting(block: Block, pairs: np.ndarray) -> np.ndarray:
+    """E largest differences of the steps of two tracks, in spacings over `_STRIDE` frames; infinite where they never meet."""
+    tracks, out = block.tracks, np.full(len(pairs), np.inf)
+    first = np.maximum(tracks.first[pairs].max(axis=1), block.start)
+    last = np.minimum((tracks.first + tracks.length)[pairs].min(axis=1), block.stop) - 1
+    together = last - first
+    # Tracks that are together for less than the stride are compared over that time, less what noise makes of it.
+    stride = np.minimum(together, _STRIDE)
+    met = np.flatnonzero(together > 0)
+    count = (together - stride + 1)[met]
+    which = np.repeat(met, count)
+    frame = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    step, shown = [], np.ones(len(which), bool)
+    for column in (0, 1):
+        track = pairs[which, column]
+        row = tracks.offset[track] + frame - tracks.first[track]
+        step.append(tracks.xy_flat[row + stride[which]] - tracks.xy_flat[row])
+        shown &= tracks.visible_flat[row] & tracks.visible_flat[row + stride[which]]
+    apart = np.where(shown, np.linalg.norm(step[0] - step[1], axis=1), 0.0)
+    short = stride[which] < _STRIDE
+    apart = np.where(short, np.maximum(apart - _NOISE * block.unit, 0) * _STRIDE / np.maximum(stride[which], 1), apart)
+    if len(met):
+        out[met] = np.maximum.reduceat(apart, np.cumsum(count) - count) / block.spacing
+    return out
 
 
 def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
-    """All distinct connected sets of at least two tracks, from the highest level to the lowest.
+    """All distinct connected sets of at least two tracks: for every bound on how far neighbours part, above falling levels.
 
     Args:
         block: the tracks.
         logit: N log odds that a track moves.
     """
-    pairs = neighbours(block, logit)
+    pairs, parting = neighbours(block, logit)
+    found: dict[bytes, Cluster] = {}
+    for bound in _PARTINGS:
+        for members, level in _component_tree(pairs[parting < bound], logit):
+            key = members.tobytes()
+            if key not in found:
+                found[key] = _cluster(block, members, level)
+    return [cluster for cluster in found.values() if cluster.observations >= _LEAST_OBSERVATIONS]
+
+
+def _component_tree(pairs: np.ndarray, logit: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+    """Ascending members, and level, of all connected sets of at least two tracks, from the highest level to the lowest."""
     nodes, edge = np.unique(pairs, return_inverse=True)
     edge = edge.reshape(-1, 2)
     height = logit[nodes]
     saddle = height[edge].min(axis=1) if len(edge) else np.zeros(0)
-    found: list[Cluster] = []
     within = np.zeros(len(nodes), np.int64)  # tracks of the largest set so far that holds a track: sets only grow
     for level in _LEVELS:
         kept = edge[saddle > level]
@@ -153,10 +191,7 @@ def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
             if len(part) < 2 or len(part) == within[part].max():
                 continue
             within[part] = len(part)
-            cluster = _cluster(block, nodes[part], float(level))
-            if cluster.observations >= _LEAST_OBSERVATIONS:
-                found.append(cluster)
-    return found
+            yield nodes[part], float(level)
 
 
 def _cluster(block: Block, members: np.ndarray, level: float) -> Cluster:

@@ -1,0 +1,174 @@
+"""Whether clusters of tracks stay at one place of a world seen by moving cameras: reprojection errors, pooled.
+
+A pole close to the camera parts from everything around it and is rigid with the world all the same; over many frames that shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.rigid_cameras import RigidCameras, solve
+
+RIGID = (
+    "residual to cameras", "residual to cameras, across", "residual of median motion", "residual of median motion, across",
+    "in front", "noise of cameras",
+)  # fmt: skip
+
+_SEEMS_STATIC = -1.0  # logit of the tracks that tell the noise
+_SAMPLE = 400  # of them
+_LONG = 6  # observations of a track or of a median motion that can be tested
+_SHORT = 5  # the same for members of a cluster
+_NOISIEST = 1.5  # pixels of an image 854 wide; noisier cameras tell nothing
+_MOST = 6.0  # same pixels; what is worse is equally bad
+_SOFT, _SOFT_MEDIAN = 0.3, 0.1  # same pixels, added before logarithms are taken
+_ROUNDS, _SCALE = 4, 3.0  # of robust triangulation, and the scale of its weights, same pixels
+_FAR_OFF = 100.0  # same pixels, at which errors are cut
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How far n points are from staying at one place, in pixels of an image 854 wide; NaN without observations.
+
+    Attributes:
+        error: n, root mean square distance to the projections of the best place.
+        across: n, its horizontal part.
+        in_front: n, share of the observations for which that place is in front of the camera.
+        observations: n.
+    """
+
+    error: np.ndarray
+    across: np.ndarray
+    in_front: np.ndarray
+    observations: np.ndarray
+
+
+def misfit(cameras: RigidCameras, unit: float, point: np.ndarray, frame: np.ndarray, xy: np.ndarray, count: int) -> Misfit:
+    """Triangulate points from all their observations and tell what is left.
+
+    The linear method (Hartley and Zisserman, "Multiple View Geometry", 12.2) with the weights of the last round, which also count
+    far-off observations less.
+
+    Args:
+        cameras: of the frames.
+        unit: pixels per pixel of an image 854 wide.
+        point: m ascending indices below `count`.
+        frame: m frames of the clip.
+        xy: m×2 pixels.
+        count: n points.
+    """
+    at = frame - cameras.start
+    usable = (at >= 0) & (at < len(cameras.known))
+    usable[usable] = cameras.known[at[usable]]
+    point, at, place = point[usable], at[usable], (xy[usable] - cameras.center) / cameras.focal
+    number = np.bincount(point, minlength=count)
+    some = np.flatnonzero(number)
+    begin = (np.cumsum(number) - number)[some]
+    pose = np.concatenate([cameras.rotation, cameras.translation[..., None]], axis=2)[at]
+    rows = place[:, :, None] * pose[:, 2:] - pose[:, :2]
+    squares = rows.transpose(0, 2, 1) @ rows
+    inside = np.zeros(count, np.int64)
+    inside[some] = np.arange(len(some))
+    error, across, front = (np.full(count, np.inf) for _ in range(3))
+    # A camera that hardly moves would put points into its own centre, which no line misses, so that far away is tried, too.
+    for columns in (3, 4):
+        weight, rest, ahead = np.ones(len(point)), np.zeros((len(point), 2)), np.zeros(len(point))
+        for _ in range(_ROUNDS if len(some) else 0):
+            normal = np.add.reduceat(squares[:, :columns, :columns] * weight[:, None, None], begin)
+            normal /= np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)[:, None, None]
+            position = np.linalg.eigh(normal)[1][:, :, 0]
+            view = np.einsum("mij,mj->mi", pose[:, :, :columns], position[inside[point]])
+            depth = np.where(np.abs(view[:, 2]) < 1e-9, 1e-9, view[:, 2])
+            rest = (view[:, :2] / depth[:, None] - place) * (cameras.focal / unit)
+            weight = 1 / (depth**2 * (1 + (rest**2).sum(axis=1) / _SCALE**2))
+            ahead = depth * position[inside[point], 3] > 0 if columns == 4 else np.ones(len(point))
+        values = ((rest**2).sum(axis=1), rest[:, 0] ** 2, ahead)
+        means = [np.bincount(point, np.minimum(value, _FAR_OFF**2), count) / np.maximum(number, 1) for value in values]
+        better = means[0] < error
+        for best, mean in zip((error, across, front), means, strict=True):
+            best[better] = mean[better]
+    error[number == 0] = across[number == 0] = front[number == 0] = np.nan
+    return Misfit(np.sqrt(error), np.sqrt(across), front, number)
+
+
+def rigidity(block: Block, found: Sequence[Cluster], logit: np.ndarray) -> np.ndarray:
+    """Channels `RIGID` of clusters, K×6; NaN where they could not be measured.
+
+    Args:
+        block: the tracks.
+        found: K clusters.
+        logit: N log odds that a track moves.
+    """
+    out = np.full((len(found), len(RIGID)), np.nan)
+    cameras = solve(block, logit) if found else None
+    if cameras is None:
+        return out
+    static = np.flatnonzero((logit < _SEEMS_STATIC) & (block.observations >= _LONG))
+    start = block.tracks.xy_flat[block.tracks.offset[static]]
+    static = static[np.lexsort((*start.T, block.tracks.first[static]))][:: max(1, len(static) // _SAMPLE)]
+    still = _of_tracks(cameras, block, static)
+    long = still.observations >= _LONG
+    if not long.any():
+        return out
+    noise, noise_across = float(np.median(still.error[long])), float(np.median(still.across[long]))
+    if noise > _NOISIEST:
+        return out
+    members = np.unique(np.concatenate([cluster.members for cluster in found]))
+    tracks = _of_tracks(cameras, block, members)
+    known = tracks.observations >= _SHORT
+    for row, cluster in enumerate(found):
+        inside = np.searchsorted(members, cluster.members)
+        inside = inside[known[inside]]
+        if len(inside):
+            weight = tracks.observations[inside]
+            out[row, 0] = np.average(_over(tracks.error[inside], noise, _SOFT), weights=weight)
+            out[row, 1] = np.average(_over(tracks.across[inside], noise_across, _SOFT), weights=weight)
+    paths = [_median_motion(block, cluster) for cluster in found]
+    length = np.array([len(path) for _, path in paths])
+    number = np.repeat(np.arange(len(found)), length)
+    frame = np.concatenate([first + np.arange(len(path)) for first, path in paths])
+    whole = misfit(cameras, block.unit, number, frame, np.concatenate([path for _, path in paths]), len(found))
+    long = whole.observations >= _LONG
+    out[long, 2] = _over(whole.error[long], noise, _SOFT_MEDIAN)
+    out[long, 3] = _over(whole.across[long], noise_across, _SOFT_MEDIAN)
+    out[long, 4] = whole.in_front[long]
+    out[:, 5] = np.log(noise + _SOFT_MEDIAN)
+    return out
+
+
+def _over(error: np.ndarray, noise: float, soft: float) -> np.ndarray:
+    """Logarithms of errors over the noise."""
+    return np.log(np.minimum(error, _MOST) + soft) - np.log(noise + soft)
+
+
+def _of_tracks(cameras: RigidCameras, block: Block, ids: np.ndarray) -> Misfit:
+    """Misfit of tracks by their visible observations in the block."""
+    row, number, frame = block.rows(ids)
+    seen = block.tracks.visible_flat[row]
+    return misfit(cameras, block.unit, number[seen], frame[seen], block.tracks.xy_flat[row[seen]].astype(float), len(ids))
+
+
+def _median_motion(block: Block, cluster: Cluster) -> tuple[int, np.ndarray]:
+    """First frame and f×2 positions of one point that makes the median step of the members at every frame.
+
+    Over the longest time in which a member is always seen: what single tracks slide along an edge cancels out.
+    """
+    row, number, frame = block.rows(cluster.members)
+    path = np.full((len(cluster.members), cluster.last - cluster.first + 1, 2), np.nan)
+    seen = block.tracks.visible_flat[row]
+    path[number[seen], frame[seen] - cluster.first] = block.tracks.xy_flat[row[seen]]
+    step = np.sort(np.diff(path, axis=1), axis=0)  # unknown ones last
+    count = np.isfinite(step[..., 0]).sum(axis=0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], count > 0, [0]]).astype(int)))
+    begin, end = edges[::2], edges[1::2]
+    if not len(begin):
+        return cluster.first, np.zeros((0, 2))
+    longest = int(np.argmax(end - begin))
+    at = np.arange(begin[longest], end[longest])
+    middle = (step[(count[at] - 1) // 2, at] + step[count[at] // 2, at]) / 2
+    moved = np.concatenate([np.zeros((1, 2)), np.cumsum(middle, axis=0)])
+    offset = (path[:, at[0] : at[-1] + 2] - moved).reshape(-1, 2)
+    return cluster.first + int(at[0]), moved + np.median(offset[np.isfinite(offset[:, 0])], axis=0)

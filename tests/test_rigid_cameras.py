@@ -1,0 +1,118 @@
+"""Cameras from tracks alone, and whether clusters of tracks are rigid with the world they show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.rigid_cameras import solve
+from segmotion_plugin.motion.rigidity import RIGID, misfit, rigidity
+from segmotion_plugin.tracks import Tracks
+
+SIZE = (640, 360)
+FOCAL = 560.0
+FRAMES = 24
+
+
+def street(noise: float = 0.1, speed: float = 0.08, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Ground, a wall, a pole near the camera and a ball that rolls across, by a camera that goes sideways and turns a little.
+
+    Returns:
+        N×T×2 positions in pixels, and N kinds: 0 ground and wall, 1 pole, 2 ball.
+    """
+    rng = np.random.default_rng(seed)
+    ground = np.stack([rng.uniform(-8, 10, 260), np.full(260, 1.5), rng.uniform(4, 20, 260)], axis=1)
+    wall = np.stack([rng.uniform(-12, 14, 200), rng.uniform(-5, 1.5, 200), np.full(200, 20.0)], axis=1)
+    pole = np.stack([rng.uniform(-0.05, 0.05, 14), np.linspace(-1, 1.4, 14), np.full(14, 4.5)], axis=1)
+    ball = np.array([1.0, 1.0, 8.0]) + rng.uniform(-0.3, 0.3, (14, 3))
+    points = np.concatenate([ground, wall, pole, ball])
+    kind = np.repeat([0, 1, 2], [460, 14, 14])
+    time = np.arange(FRAMES)
+    place = points[:, None] + (kind == 2)[:, None, None] * time[None, :, None] * np.array([0.0, -0.01, speed])
+    center = np.stack([0.05 * time, 0.01 * np.sin(time), 0.02 * time], axis=1)
+    turn = Rotation.from_rotvec(np.stack([0 * time, -0.003 * time, 0.001 * np.sin(time)], axis=1)).as_matrix()
+    view = np.einsum("tij,ntj->nti", turn, place - center)
+    xy = FOCAL * view[..., :2] / view[..., 2:] + np.array(SIZE) / 2
+    return xy + rng.normal(0, noise, xy.shape), kind
+
+
+def tracked(xy: np.ndarray, visible: np.ndarray | None = None) -> Tracks:
+    inside = np.all((xy > 0) & (xy < SIZE), axis=2)
+    return Tracks.from_dense(xy.astype(np.float32), inside if visible is None else inside & visible)
+
+
+def whole(members: np.ndarray) -> Cluster:
+    return Cluster(np.flatnonzero(members), 0.0, int(members.sum()) * FRAMES, 0.01, 0, FRAMES - 1, FRAMES)
+
+
+def channels(tracks: Tracks, kind: np.ndarray, logit: np.ndarray) -> list[dict[str, float]]:
+    found = rigidity(Block(tracks, SIZE, 0, FRAMES), [whole(kind == 1), whole(kind == 2)], logit)
+    return [dict(zip(RIGID, row, strict=True)) for row in found.tolist()]
+
+
+def test_focal_length_and_places_are_found_from_tracks() -> None:
+    xy, kind = street()
+    tracks = tracked(xy)
+    block = Block(tracks, SIZE, 0, FRAMES)
+    cameras = solve(block, np.where(kind == 0, -3.0, 1.0))
+    assert cameras is not None and cameras.known.all()
+    assert cameras.focal == pytest.approx(FOCAL, rel=0.05)
+    row, number, frame = block.rows(np.arange(len(tracks)))
+    left = misfit(cameras, block.unit, number, frame, tracks.xy_flat[row], len(tracks))
+    long = left.observations >= 12
+    assert np.median(left.error[long & (kind < 2)]) < 0.25
+    assert np.median(left.error[kind == 2]) > 2
+    assert (left.in_front[long & (kind < 2)] == 1).all()
+
+
+def test_a_pole_is_rigid_with_the_world_and_a_ball_is_not() -> None:
+    xy, kind = street()
+    pole, ball = channels(tracked(xy), kind, np.where(kind == 0, -3.0, 1.0))
+    for name in ("residual to cameras", "residual of median motion"):
+        assert pole[name] < 0.4 < 1.5 < ball[name], name
+
+
+def test_tracks_that_slide_along_a_pole_cancel_in_their_median_motion() -> None:
+    xy, kind = street()
+    xy[kind == 1, :, 1] += np.linspace(-0.4, 0.4, 14)[:, None] * np.arange(FRAMES) * np.sin(np.arange(FRAMES))
+    pole, _ = channels(tracked(xy), kind, np.where(kind == 0, -3.0, 1.0))
+    assert pole["residual of median motion"] < pole["residual to cameras"] - 0.3
+    assert pole["residual to cameras, across"] < pole["residual to cameras"] - 0.3
+
+
+def test_hidden_observations_do_not_count() -> None:
+    xy, kind = street()
+    visible = np.random.default_rng(2).random(xy.shape[:2]) > 0.2
+    logit = np.where(kind == 0, -3.0, 1.0)
+    first = channels(tracked(xy, visible), kind, logit)
+    wild = np.where(visible[..., None], xy, np.nan)
+    wild[~visible & (np.random.default_rng(3).random(visible.shape) > 0.5)] = 1e4
+    second = channels(tracked(np.nan_to_num(wild, nan=-1e4), np.where(visible, True, False)), kind, logit)
+    assert second == first
+
+
+def test_a_camera_that_does_not_move_makes_no_pole_move() -> None:
+    xy, kind = street()
+    still = np.repeat(xy[:, :1], FRAMES, axis=1) + np.random.default_rng(4).normal(0, 0.1, xy.shape)
+    pole, ball = channels(tracked(still), kind, np.where(kind == 0, -3.0, 1.0))
+    for row in (pole, ball):
+        assert abs(row["residual to cameras"]) < 0.3
+
+
+def test_nothing_is_known_where_too_little_seems_static() -> None:
+    xy, kind = street()
+    tracks = tracked(xy)
+    assert solve(Block(tracks, SIZE, 0, FRAMES), np.full(len(tracks), 2.0)) is None
+    assert np.isnan([list(row.values()) for row in channels(tracks, kind, np.full(len(tracks), 2.0))]).all()
+
+
+def test_the_order_of_the_tracks_does_not_matter() -> None:
+    xy, kind = street()
+    logit = np.where(kind == 0, -3.0, 1.0)
+    order = np.random.default_rng(5).permutation(len(kind))
+    first = channels(tracked(xy), kind, logit)
+    second = channels(tracked(xy[order]), kind[order], logit[order])
+    for one, other in zip(first, second, strict=True):
+        assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-4)
