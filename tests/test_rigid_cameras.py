@@ -44,7 +44,7 @@ def tracked(xy: np.ndarray, visible: np.ndarray | None = None) -> Tracks:
 
 
 def whole(members: np.ndarray) -> Cluster:
-    return Cluster(np.flatnonzero(members), 0.0, int(members.sum()) * FRAMES, 0.01, 0, FRAMES - 1, FRAMES)
+    return Cluster(np.flatnonzero(members), 0.0, 1.0, int(members.sum()) * FRAMES, 0.01, 0, FRAMES - 1, FRAMES)
 
 
 def channels(tracks: Tracks, kind: np.ndarray, logit: np.ndarray) -> list[dict[str, float]]:

@@ -122,7 +122,7 @@ def small_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndar
         small there is a limb or a patch of that, and no verdict on it alone can make it static.
     """
     found = clusters(block, logit)
-    small = [i for i, cluster in enumerate(found) if cluster.share <= LARGEST]
+    small = [i for i, cluster in enumerate(found) if cluster.share <= LARGEST and np.isfinite(cluster.parting)]
     of_larger = np.zeros(len(logit), bool)
     for cluster in found:
         if cluster.share > LARGEST and cluster.level > 0:

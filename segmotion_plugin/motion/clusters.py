@@ -22,7 +22,8 @@ _LEAST_OBSERVATIONS = 10
 _EVERY = 3  # frames between those in which neighbours are sought
 _REACH = 2.3  # spacings of the tracks up to which two are neighbours
 _STRIDE = 4
-_PARTINGS = (1.0, 0.4, 0.2)  # spacings by which the steps of neighbours over _STRIDE frames may differ at most
+# Spacings by which the steps of neighbours over _STRIDE frames may differ at most; the last joins what is one thing loosely, as limbs.
+_PARTINGS = (0.25, 0.7, np.inf)
 _NOISE = 0.2  # pixels of an image 854 wide, of a step over one frame
 
 
@@ -33,6 +34,7 @@ class Cluster:
     Attributes:
         members: n ascending indices of tracks.
         level: all their logits are above it.
+        parting: spacings by which the steps of linked members differ at most.
         observations: number of visible observations of the members.
         share: of the tracks visible at a frame, on average over the frames it lives in.
         first: first frame.
@@ -42,6 +44,7 @@ class Cluster:
 
     members: np.ndarray
     level: float
+    parting: float
     observations: int
     share: float
     first: int
@@ -166,10 +169,10 @@ def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
     pairs, parting = neighbours(block, logit)
     found: dict[bytes, Cluster] = {}
     for bound in _PARTINGS:
-        for members, level in _component_tree(pairs[parting < bound], logit):
+        for members, level in _component_tree(pairs[parting <= bound], logit):
             key = members.tobytes()
             if key not in found:
-                found[key] = _cluster(block, members, level)
+                found[key] = _cluster(block, members, level, bound)
     return [cluster for cluster in found.values() if cluster.observations >= _LEAST_OBSERVATIONS]
 
 
@@ -194,7 +197,7 @@ def _component_tree(pairs: np.ndarray, logit: np.ndarray) -> Iterator[tuple[np.n
             yield nodes[part], float(level)
 
 
-def _cluster(block: Block, members: np.ndarray, level: float) -> Cluster:
+def _cluster(block: Block, members: np.ndarray, level: float, parting: float) -> Cluster:
     first = np.maximum(block.tracks.first[members], block.start)
     stop = np.minimum(block.tracks.first[members] + block.tracks.length[members], block.stop)
     change = np.bincount(first - block.start, minlength=block.stop - block.start + 1).astype(np.int64)
@@ -202,4 +205,4 @@ def _cluster(block: Block, members: np.ndarray, level: float) -> Cluster:
     frames = int((np.cumsum(change) > 0).sum())
     observations = int(block.observations[members].sum())
     share = observations / max(frames, 1) / block.visible
-    return Cluster(members, level, observations, share, int(first.min()), int(stop.max()) - 1, frames)
+    return Cluster(members, level, parting, observations, share, int(first.min()), int(stop.max()) - 1, frames)

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from segmotion_plugin.motion.clusters import Block
 
 _KEYS = 12  # key frames of a block
-_MOST = 400  # tracks that are adjusted
+_MOST = 300  # tracks that are adjusted
 _FEWEST = 30
 _SEEN = 3  # key frames in which they must be seen
 _SEEMS_STATIC = (-1.0, 0.0)  # logits below which tracks are taken for static; the second where the first leaves too few

@@ -52,7 +52,7 @@ class ClusterConfig:
     clips: int = 240
     weights: Path | None = None
     steps: int = 1500
-    networks: int = 3
+    networks: int = 5
     seed: int = 0
     threads: int = 1
     export: Path | None = None
