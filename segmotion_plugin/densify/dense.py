@@ -25,6 +25,7 @@ from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, box_around, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
+from segmotion_plugin.densify.sparing import spared
 from segmotion_plugin.parallel import THREADS, in_order
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
@@ -253,7 +254,9 @@ class Densifier:
         box = box_around(evidence > 0, _BEYOND)
         soft[box] = cut(evidence[box], weight_x[box], weight_y[box], None, options.steps)
         unlike = self._recall(frame)[1] / np.float32(_STEPS)
-        return draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
+        drawn = draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
+        _, xy, probability = self._tracks_at(frame)
+        return spared(drawn, xy, probability > 0.5)
 
     def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Soft segmentations of ascending frames, of which `THREADS` are drawn at a time."""

@@ -28,6 +28,8 @@ _TRUST = 0.7  # of the verdict; the rest is the track's own logit
 _BOUND = 4.0  # of a verdict's logit
 _CALLED = 0.25  # verdict from which a cluster is taken: hundreds are asked
 _LEFT = -0.5  # most that the verdict on the rest can be
+_DENIED = 0.5  # a part with a verdict below minus that is no part of what moves
+_LEAST_PART, _PART = 3, 0.05  # fewest tracks of such a part, and fewest of the whole's
 _SIZE_COUNTS = 0.15  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
 _STEEPEST = 4.0  # standard deviations to which channels are clipped
 
@@ -158,19 +160,32 @@ def second_look(
 def _settled(found: list[Cluster], verdict: np.ndarray, logit: np.ndarray, of_larger: np.ndarray) -> np.ndarray:
     """N logits after the verdicts on clusters, of which some contain others.
 
-    Clusters that move are taken greedily, none that overlaps one taken before. Tracks of none of these cannot be likelier to move
-    than the best of their clusters, and hardly move at all, but for those `of_larger` ones.
+    Clusters that move are taken greedily, none that overlaps one taken before; a part of one that is itself judged static, as the
+    pole that a ball rolls past, is released, but for what of it moves as a still smaller cluster. Tracks of none of these cannot be
+    likelier to move than the best of their clusters, and hardly move at all, but for those `of_larger` ones.
     """
     settled, taken = logit.copy(), np.zeros(len(logit), bool)
     best, over = np.full(len(logit), -np.inf), verdict - _CALLED
+    least = np.full(len(logit), np.inf)  # tracks of the smallest cluster that moves and holds a track
     for cluster, value in zip(found, over, strict=True):
-        best[cluster.members] = np.maximum(best[cluster.members], value)
+        members = cluster.members
+        best[members] = np.maximum(best[members], value)
+        if value > 0:
+            least[members] = np.minimum(least[members], len(members))
     weight = np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found]) / (1 + np.exp(-over))
     for index in np.argsort(-weight, kind="stable"):
         members = found[index].members
         if over[index] > 0 and not taken[members].any():
-            taken[members] = True
             settled[members] = np.maximum(logit[members], (1 - _TRUST) * logit[members] + _TRUST * verdict[index])
+            taken[members] = True
+            inside = np.zeros(len(logit), bool)
+            inside[members] = True
+            fewest = max(_LEAST_PART, _PART * len(members))
+            for part, value in zip(found, verdict, strict=True):
+                if value < -_DENIED and fewest <= len(part.members) < len(members) and inside[part.members].all():
+                    released = part.members[least[part.members] >= len(part.members)]
+                    taken[released], best[released] = False, value
     left = np.isfinite(best) & ~taken & ~of_larger
+    settled[~taken] = logit[~taken]
     settled[left] = np.minimum(logit[left], (1 - _TRUST) * logit[left] + _TRUST * np.minimum(best[left], _LEFT))
     return settled
