@@ -13,7 +13,7 @@ from segmotion_plugin.motion import cluster_model
 from segmotion_plugin.motion.classifier import classify
 from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED, describe
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, blocks, second_look
-from segmotion_plugin.motion.clusters import Block, clusters
+from segmotion_plugin.motion.clusters import Block, Cluster, clusters
 from segmotion_plugin.tracks import Tracks
 from segmotion_plugin.training import clusters as training
 from segmotion_plugin.training.clips import clip_path
@@ -70,7 +70,7 @@ def test_what_stands_out_and_hangs_together_is_a_cluster() -> None:
 def test_neighbours_that_move_differently_are_not_one_cluster() -> None:
     tracks, patch = panned(own=(3.0, 0.0))
     logit = np.full(len(patch), -1.0)
-    for cluster in clusters(Block(tracks, SIZE, 0, FRAMES), logit):
+    for cluster in (c for c in clusters(Block(tracks, SIZE, 0, FRAMES), logit) if np.isfinite(c.parting)):
         assert len(set(patch[cluster.members].tolist())) == 1
 
 
@@ -114,6 +114,33 @@ def test_a_patch_of_a_large_mover_is_not_made_static_alone(monkeypatch: pytest.M
     monkeypatch.setattr(cluster_model, "LARGEST", 0.01)  # the patch as a whole is larger
     after = logit + second_look(constant(-3.0), tracks, logit, unknown(tracks), SIZE)
     assert np.array_equal(after, logit)
+
+
+def cluster_of(members: list[int]) -> Cluster:
+    return Cluster(np.array(members), 0.0, 1.0, 10 * len(members), 0.01, 0, FRAMES - 1, FRAMES)
+
+
+def test_a_static_part_of_what_moves_is_released_but_not_what_moves_within() -> None:
+    whole, pole, ball = list(range(12)), list(range(6)), [4, 5]
+    found = [cluster_of(whole), cluster_of(pole), cluster_of(ball)]
+    free = np.zeros(14, bool)
+    settled = cluster_model._settled(found, np.array([3.0, -2.0, 1.0]), np.full(14, -0.5), free)
+    assert (settled[:4] < -0.5).all() and (settled[4:12] > 0).all() and (settled[12:] == -0.5).all()
+    together = cluster_model._settled(found, np.array([3.0, -0.2, 1.0]), np.full(14, -0.5), free)
+    assert (together[:12] > 0).all()
+
+
+def test_neighbours_that_ever_part_are_not_one_rigid_cluster() -> None:
+    tracks, patch = panned(own=(0.0, 0.0))
+    xy = tracks.xy.copy()
+    half = patch & (tracks.xy[:, 0, 0] > 140)
+    xy[half, FRAMES // 2 :, 0] += 4.0 * np.arange(FRAMES - FRAMES // 2)
+    parted = Tracks.from_dense(xy, tracks.visible)
+    found = clusters(Block(parted, SIZE, 0, FRAMES), doubtful(patch))
+    rigid = [c for c in found if np.isfinite(c.parting)]
+    assert all(len(set(half[c.members].tolist())) == 1 for c in rigid)
+    assert any(set(c.members) == set(np.flatnonzero(half)) for c in rigid)
+    assert any(set(c.members) == set(np.flatnonzero(patch)) for c in found)
 
 
 def test_the_second_look_follows_the_order_of_the_tracks() -> None:
