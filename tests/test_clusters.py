@@ -12,8 +12,9 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion import cluster_model
 from segmotion_plugin.motion.classifier import classify
 from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED, describe
-from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, blocks, second_look
+from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, Judged, blocks, second_look
 from segmotion_plugin.motion.clusters import Block, Cluster, clusters
+from segmotion_plugin.motion.rigidity import Rigidity
 from segmotion_plugin.tracks import Tracks
 from segmotion_plugin.training import clusters as training
 from segmotion_plugin.training.clips import clip_path
@@ -53,7 +54,7 @@ def channels_of(tracks: Tracks, patch: np.ndarray, size: tuple[int, int] = SIZE)
     block, logit = Block(tracks, size, 0, FRAMES), doubtful(patch)
     found = clusters(block, logit)
     whole = max(range(len(found)), key=lambda i: len(found[i].members))
-    return dict(zip(CHANNELS, describe(block, found, [whole], logit, unknown(tracks))[0], strict=True))
+    return dict(zip(CHANNELS, describe(block, found, [whole], logit, unknown(tracks), Rigidity(block, logit))[0], strict=True))
 
 
 def test_what_stands_out_and_hangs_together_is_a_cluster() -> None:
@@ -122,11 +123,11 @@ def cluster_of(members: list[int]) -> Cluster:
 
 def test_a_static_part_of_what_moves_is_released_but_not_what_moves_within() -> None:
     whole, pole, ball = list(range(12)), list(range(6)), [4, 5]
-    found = [cluster_of(whole), cluster_of(pole), cluster_of(ball)]
     free = np.zeros(14, bool)
-    settled = cluster_model._settled(found, np.array([3.0, -2.0, 1.0]), np.full(14, -0.5), free)
+    judged = Judged([cluster_of(whole), cluster_of(pole), cluster_of(ball)], np.zeros((3, len(CHANNELS))), free, free)
+    settled = cluster_model._settled(judged, np.array([3.0, -2.0, 1.0]), np.full(14, -0.5))
     assert (settled[:4] < -0.5).all() and (settled[4:12] > 0).all() and (settled[12:] == -0.5).all()
-    together = cluster_model._settled(found, np.array([3.0, -0.2, 1.0]), np.full(14, -0.5), free)
+    together = cluster_model._settled(judged, np.array([3.0, -0.2, 1.0]), np.full(14, -0.5))
     assert (together[:12] > 0).all()
 
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from segmotion_plugin.motion.clusters import Block, Cluster
 from segmotion_plugin.motion.rigid_cameras import solve
-from segmotion_plugin.motion.rigidity import RIGID, misfit, rigidity
+from segmotion_plugin.motion.rigidity import RIGID, Rigidity, misfit
 from segmotion_plugin.tracks import Tracks
 
 SIZE = (640, 360)
@@ -48,7 +48,7 @@ def whole(members: np.ndarray) -> Cluster:
 
 
 def channels(tracks: Tracks, kind: np.ndarray, logit: np.ndarray) -> list[dict[str, float]]:
-    found = rigidity(Block(tracks, SIZE, 0, FRAMES), [whole(kind == 1), whole(kind == 2)], logit)
+    found = Rigidity(Block(tracks, SIZE, 0, FRAMES), logit).channels([whole(kind == 1), whole(kind == 2)])
     return [dict(zip(RIGID, row, strict=True)) for row in found.tolist()]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
-from segmotion_plugin.motion.rigidity import RIGID, rigidity
+from segmotion_plugin.motion.rigidity import RIGID, Rigidity
 from segmotion_plugin.smooth_flow import fit_robustly
 
 POOLED = ("sampson", "sampson / median", "homography", "homography / median")
@@ -37,7 +37,12 @@ _LEAST = 0.02  # pixels per frame, below which motion is noise
 
 
 def describe(
-    block: Block, found: Sequence[Cluster], chosen: Sequence[int], logit: np.ndarray, pooled: Mapping[str, np.ndarray]
+    block: Block,
+    found: Sequence[Cluster],
+    chosen: Sequence[int],
+    logit: np.ndarray,
+    pooled: Mapping[str, np.ndarray],
+    rigidity: Rigidity,
 ) -> np.ndarray:
     """Channels of clusters.
 
@@ -47,6 +52,7 @@ def describe(
         chosen: K indices of those to describe.
         logit: N log odds of the tracks.
         pooled: for every name in `POOLED` N means over a track's pairs of frames, NaN = unknown.
+        rigidity: of the block.
 
     Returns:
         K×len(CHANNELS) float64; NaN where a channel could not be measured.
@@ -56,7 +62,7 @@ def describe(
     largest = max((cluster.share for cluster in found if cluster.level >= 0), default=0.0)
     rows = []
     judged = [found[i] for i in chosen]
-    for cluster, rigid in zip(judged, rigidity(block, judged, logit), strict=True):
+    for cluster, rigid in zip(judged, rigidity.channels(judged), strict=True):
         values = {"median logit": float(np.median(ordered)), "largest likely cluster": largest}
         values.update(_pooled(block, cluster, logit, ordered, pooled))
         values.update(_motion(block, cluster, logit, values["mean logit"]))

@@ -17,6 +17,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.motion.cluster_channels import CHANNELS, describe
 from segmotion_plugin.motion.clusters import Block, Cluster, clusters
+from segmotion_plugin.motion.rigidity import Rigidity
 from segmotion_plugin.tracks import Tracks
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "clusters.safetensors"
@@ -30,6 +31,7 @@ _CALLED = 0.25  # verdict from which a cluster is taken: hundreds are asked
 _LEFT = -0.5  # most that the verdict on the rest can be
 _DENIED = 0.5  # a part with a verdict below minus that is no part of what moves
 _LEAST_PART, _PART = 3, 0.05  # fewest tracks of such a part, and fewest of the whole's
+_STATIC = -1.0  # most for tracks of what is rigid with the world
 _SIZE_COUNTS = 0.15  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
 _STEEPEST = 4.0  # standard deviations to which channels are clipped
 
@@ -116,20 +118,34 @@ def blocks(num_frames: int) -> list[tuple[int, int]]:
     return list(zip(bounds[:-1], bounds[1:], strict=True))
 
 
-def small_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray]) -> tuple[list[Cluster], np.ndarray, np.ndarray]:
-    """The clusters of a block that are judged.
+@dataclass(frozen=True)
+class Judged:
+    """Clusters of a block.
 
-    Returns:
-        K clusters, their K×C channels, and N flags of tracks that are part of a larger cluster that moves by its logits: what is
-        small there is a limb or a patch of that, and no verdict on it alone can make it static.
+    Attributes:
+        small: K clusters that are judged by the model.
+        channels: K×C of these.
+        of_larger: N, part of a larger cluster that moves by its logits: what is small there is a limb or a patch of that, and no
+            verdict on it alone can make it static.
+        explained: N, part of a larger cluster that is rigid with the world.
     """
-    found = clusters(block, logit)
+
+    small: list[Cluster]
+    channels: np.ndarray
+    of_larger: np.ndarray
+    explained: np.ndarray
+
+
+def judged_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray]) -> Judged:
+    """The clusters of a block, small ones described, larger ones tested against cameras."""
+    found, rigidity = clusters(block, logit), Rigidity(block, logit)
     small = [i for i, cluster in enumerate(found) if cluster.share <= LARGEST and np.isfinite(cluster.parting)]
-    of_larger = np.zeros(len(logit), bool)
-    for cluster in found:
-        if cluster.share > LARGEST and cluster.level > 0:
-            of_larger[cluster.members] = True
-    return [found[i] for i in small], describe(block, found, small, logit, pooled), of_larger
+    larger = [cluster for cluster in found if cluster.share > LARGEST and cluster.level >= 0]
+    of_larger, explained = np.zeros(len(logit), bool), np.zeros(len(logit), bool)
+    for cluster, rigid in zip(larger, rigidity.explained(larger), strict=True):
+        (explained if rigid else of_larger)[cluster.members] = True
+    channels = describe(block, found, small, logit, pooled, rigidity)
+    return Judged([found[i] for i in small], channels, of_larger & ~explained, explained)
 
 
 def second_look(
@@ -151,19 +167,21 @@ def second_look(
     for start, stop in blocks(tracks.num_frames):
         block = Block(tracks, image_size, start, stop)
         here = block.observations > 0
-        found, channels, of_larger = small_clusters(block, logit, pooled)
-        verdict = model(channels) if found else np.zeros(0)
-        shift[here] = np.maximum(shift[here], (_settled(found, verdict, logit, of_larger) - logit)[here])
+        judged = judged_clusters(block, logit, pooled)
+        verdict = model(judged.channels) if judged.small else np.zeros(0)
+        shift[here] = np.maximum(shift[here], (_settled(judged, verdict, logit) - logit)[here])
     return np.where(np.isfinite(shift), shift, 0.0)
 
 
-def _settled(found: list[Cluster], verdict: np.ndarray, logit: np.ndarray, of_larger: np.ndarray) -> np.ndarray:
+def _settled(judged: Judged, verdict: np.ndarray, logit: np.ndarray) -> np.ndarray:
     """N logits after the verdicts on clusters, of which some contain others.
 
     Clusters that move are taken greedily, none that overlaps one taken before; a part of one that is itself judged static, as the
     pole that a ball rolls past, is released, but for what of it moves as a still smaller cluster. Tracks of none of these cannot be
-    likelier to move than the best of their clusters, and hardly move at all, but for those `of_larger` ones.
+    likelier to move than the best of their clusters, and hardly move at all, but for those of larger ones. What a larger cluster
+    that is rigid with the world holds is static, but for what is taken.
     """
+    found = judged.small
     settled, taken = logit.copy(), np.zeros(len(logit), bool)
     best, over = np.full(len(logit), -np.inf), verdict - _CALLED
     least = np.full(len(logit), np.inf)  # tracks of the smallest cluster that moves and holds a track
@@ -185,7 +203,9 @@ def _settled(found: list[Cluster], verdict: np.ndarray, logit: np.ndarray, of_la
                 if value < -_DENIED and fewest <= len(part.members) < len(members) and inside[part.members].all():
                     released = part.members[least[part.members] >= len(part.members)]
                     taken[released], best[released] = False, value
-    left = np.isfinite(best) & ~taken & ~of_larger
+    left = np.isfinite(best) & ~taken & ~judged.of_larger
     settled[~taken] = logit[~taken]
     settled[left] = np.minimum(logit[left], (1 - _TRUST) * logit[left] + _TRUST * np.minimum(best[left], _LEFT))
+    rigid = judged.explained & ~taken
+    settled[rigid] = np.minimum(settled[rigid], _STATIC)
     return settled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,12 +21,15 @@ RIGID = (
 
 _SEEMS_STATIC = -1.0  # logit of the tracks that tell the noise
 _SAMPLE = 400  # of them
+_SAMPLE_OF_LARGE = 1000  # of the tracks of all larger clusters
+_FEWEST = 8  # tracks of one of these that prove anything
 _LONG = 6  # observations of a track or of a median motion that can be tested
 _SHORT = 5  # the same for members of a cluster
 _NOISIEST = 1.5  # pixels of an image 854 wide; noisier cameras tell nothing
 _MOST = 6.0  # same pixels; what is worse is equally bad
 _SOFT, _SOFT_MEDIAN = 0.3, 0.1  # same pixels, added before logarithms are taken
 _ROUNDS, _SCALE = 4, 3.0  # of robust triangulation, and the scale of its weights, same pixels
+_EXPLAINED = (3.0, 6.0)  # errors over the noise, of one half and of three quarters of a cluster that is static
 _FAR_OFF = 100.0  # same pixels, at which errors are cut
 
 
@@ -94,49 +98,91 @@ def misfit(cameras: RigidCameras, unit: float, point: np.ndarray, frame: np.ndar
     return Misfit(np.sqrt(error), np.sqrt(across), front, number)
 
 
-def rigidity(block: Block, found: Sequence[Cluster], logit: np.ndarray) -> np.ndarray:
-    """Channels `RIGID` of clusters, K×6; NaN where they could not be measured.
+class Rigidity:
+    """Cameras of a block, solved when first asked for, and how tracks fit them.
 
     Args:
         block: the tracks.
-        found: K clusters.
         logit: N log odds that a track moves.
     """
-    out = np.full((len(found), len(RIGID)), np.nan)
-    cameras = solve(block, logit) if found else None
-    if cameras is None:
+
+    def __init__(self, block: Block, logit: np.ndarray) -> None:
+        self.block, self.logit = block, logit
+
+    @cached_property
+    def cameras(self) -> RigidCameras | None:
+        """None where none are found, or ones too noisy to tell anything."""
+        cameras = solve(self.block, self.logit)
+        if cameras is None or not self._noise_of(cameras)[0] <= _NOISIEST:
+            return None
+        return cameras
+
+    @cached_property
+    def noise(self) -> tuple[float, float]:
+        """Median error of tracks that seem static, and its horizontal part, pixels of an image 854 wide."""
+        assert self.cameras is not None
+        return self._noise_of(self.cameras)
+
+    def _noise_of(self, cameras: RigidCameras) -> tuple[float, float]:
+        static = np.flatnonzero((self.logit < _SEEMS_STATIC) & (self.block.observations >= _LONG))
+        still = _of_tracks(cameras, self.block, self._sample(static, _SAMPLE))
+        long = still.observations >= _LONG
+        return (float(np.median(still.error[long])), float(np.median(still.across[long]))) if long.any() else (np.inf, np.inf)
+
+    def _sample(self, ids: np.ndarray, most: int) -> np.ndarray:
+        """About `most` of some tracks, whatever their order."""
+        start = self.block.tracks.xy_flat[self.block.tracks.offset[ids]]
+        return ids[np.lexsort((*start.T, self.block.tracks.first[ids]))][:: max(1, len(ids) // most)]
+
+    def channels(self, found: Sequence[Cluster]) -> np.ndarray:
+        """Channels `RIGID` of K clusters, K×6; NaN where they could not be measured."""
+        out = np.full((len(found), len(RIGID)), np.nan)
+        if not found or self.cameras is None:
+            return out
+        noise, noise_across = self.noise
+        members = np.unique(np.concatenate([cluster.members for cluster in found]))
+        tracks = _of_tracks(self.cameras, self.block, members)
+        known = tracks.observations >= _SHORT
+        for row, cluster in enumerate(found):
+            inside = np.searchsorted(members, cluster.members)
+            inside = inside[known[inside]]
+            if len(inside):
+                weight = tracks.observations[inside]
+                out[row, 0] = np.average(_over(tracks.error[inside], noise, _SOFT), weights=weight)
+                out[row, 1] = np.average(_over(tracks.across[inside], noise_across, _SOFT), weights=weight)
+        paths = [_median_motion(self.block, cluster) for cluster in found]
+        number = np.repeat(np.arange(len(found)), [len(path) for _, path in paths])
+        frame = np.concatenate([first + np.arange(len(path)) for first, path in paths])
+        places = np.concatenate([path for _, path in paths])
+        whole = misfit(self.cameras, self.block.unit, number, frame, places, len(found))
+        long = whole.observations >= _LONG
+        out[long, 2] = _over(whole.error[long], noise, _SOFT_MEDIAN)
+        out[long, 3] = _over(whole.across[long], noise_across, _SOFT_MEDIAN)
+        out[long, 4] = whole.in_front[long]
+        out[:, 5] = np.log(noise + _SOFT_MEDIAN)
         return out
-    static = np.flatnonzero((logit < _SEEMS_STATIC) & (block.observations >= _LONG))
-    start = block.tracks.xy_flat[block.tracks.offset[static]]
-    static = static[np.lexsort((*start.T, block.tracks.first[static]))][:: max(1, len(static) // _SAMPLE)]
-    still = _of_tracks(cameras, block, static)
-    long = still.observations >= _LONG
-    if not long.any():
-        return out
-    noise, noise_across = float(np.median(still.error[long])), float(np.median(still.across[long]))
-    if noise > _NOISIEST:
-        return out
-    members = np.unique(np.concatenate([cluster.members for cluster in found]))
-    tracks = _of_tracks(cameras, block, members)
-    known = tracks.observations >= _SHORT
-    for row, cluster in enumerate(found):
-        inside = np.searchsorted(members, cluster.members)
-        inside = inside[known[inside]]
-        if len(inside):
+
+    def explained(self, found: Sequence[Cluster]) -> np.ndarray:
+        """K flags of clusters most of whose tracks stay at one place each, as well as static tracks do.
+
+        That one half does and three quarters nearly do is as good as proof for many tracks, not for few.
+        """
+        out = np.zeros(len(found), bool)
+        if not found or self.cameras is None:
+            return out
+        members = np.sort(self._sample(np.unique(np.concatenate([cluster.members for cluster in found])), _SAMPLE_OF_LARGE))
+        tracks = _of_tracks(self.cameras, self.block, members)
+        bounds = np.array(_EXPLAINED) * self.noise[0] + _SOFT
+        for row, cluster in enumerate(found):
+            inside = np.isin(members, cluster.members)
             weight = tracks.observations[inside]
-            out[row, 0] = np.average(_over(tracks.error[inside], noise, _SOFT), weights=weight)
-            out[row, 1] = np.average(_over(tracks.across[inside], noise_across, _SOFT), weights=weight)
-    paths = [_median_motion(block, cluster) for cluster in found]
-    length = np.array([len(path) for _, path in paths])
-    number = np.repeat(np.arange(len(found)), length)
-    frame = np.concatenate([first + np.arange(len(path)) for first, path in paths])
-    whole = misfit(cameras, block.unit, number, frame, np.concatenate([path for _, path in paths]), len(found))
-    long = whole.observations >= _LONG
-    out[long, 2] = _over(whole.error[long], noise, _SOFT_MEDIAN)
-    out[long, 3] = _over(whole.across[long], noise_across, _SOFT_MEDIAN)
-    out[long, 4] = whole.in_front[long]
-    out[:, 5] = np.log(noise + _SOFT_MEDIAN)
-    return out
+            long = weight >= _LONG
+            # Without long tracks nothing is proven.
+            if long.sum() >= _FEWEST and 2 * weight[long].sum() > weight.sum():
+                error = tracks.error[inside][long]
+                shares = [np.average(error < bound, weights=weight[long]) for bound in bounds]
+                out[row] = bool(shares[0] > 0.5 and shares[1] > 0.75)
+        return out
 
 
 def _over(error: np.ndarray, noise: float, soft: float) -> np.ndarray:

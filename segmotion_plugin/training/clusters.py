@@ -14,7 +14,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import PairMeans, merged_logits
 from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED
-from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, small_clusters
+from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, judged_clusters
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.model import load_weights
 from segmotion_plugin.simulation.render import render
@@ -152,9 +152,9 @@ class JudgedClip(StoredClip):
         tracks = Tracks(self.first, offset, self.xy, seen > 0, seen, self.first, int(self.frames))
         size = (int(self.size[0]), int(self.size[1]))
         pooled = dict(zip(POOLED, self.pooled, strict=True))
-        found, channels, _ = small_clusters(Block(tracks, size, 0, tracks.num_frames), self.logit, pooled)
-        purity = [np.average(self.on_mover[c.members], weights=self.length[c.members]) for c in found]
-        return Table(channels, np.array(purity), np.array([c.observations for c in found], float))
+        judged = judged_clusters(Block(tracks, size, 0, tracks.num_frames), self.logit, pooled)
+        purity = [np.average(self.on_mover[c.members], weights=self.length[c.members]) for c in judged.small]
+        return Table(judged.channels, np.array(purity), np.array([c.observations for c in judged.small], float))
 
 
 def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
