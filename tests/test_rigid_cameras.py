@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from segmotion_plugin.motion.cluster_channels import CHANNELS
+from segmotion_plugin.motion.cluster_model import Judged, _settled
 from segmotion_plugin.motion.clusters import Block, Cluster
 from segmotion_plugin.motion.rigid_cameras import solve
 from segmotion_plugin.motion.rigidity import RIGID, Rigidity, misfit
@@ -116,3 +118,24 @@ def test_the_order_of_the_tracks_does_not_matter() -> None:
     second = channels(tracked(xy[order]), kind[order], logit[order])
     for one, other in zip(first, second, strict=True):
         assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-4)
+
+
+def test_a_large_cluster_that_stays_at_its_places_is_explained_and_a_mover_is_not() -> None:
+    xy, kind = street()
+    wall = np.zeros(len(kind), bool)
+    wall[260:460] = True
+    logit = np.where(wall | (kind == 2), 2.0, -3.0)
+    rigidity = Rigidity(Block(tracked(xy), SIZE, 0, FRAMES), logit)
+    few = np.zeros(len(kind), bool)
+    few[260:264] = True
+    assert rigidity.explained([whole(wall), whole(kind == 2), whole(few)]).tolist() == [True, False, False]
+
+
+def test_a_static_thing_that_the_logits_call_moving_is_made_static_and_a_ball_on_it_is_not() -> None:
+    _, kind = street()
+    wall = np.zeros(len(kind), bool)
+    wall[260:460] = True
+    cluster = whole(kind == 2)
+    judged = Judged([cluster], np.zeros((1, len(CHANNELS))), np.zeros(len(kind), bool), wall | (kind == 2))
+    settled = _settled(judged, np.array([3.0]), np.where(wall | (kind == 2), 2.0, -3.0))
+    assert (settled[wall] < -0.9).all() and (settled[kind == 2] > 0).all()
