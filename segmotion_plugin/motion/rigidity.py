@@ -26,6 +26,7 @@ _FEWEST = 8  # tracks of one of these that prove anything
 _LONG = 6  # observations of a track or of a median motion that can be tested
 _SHORT = 5  # the same for members of a cluster
 _NOISIEST = 1.5  # pixels of an image 854 wide; noisier cameras tell nothing
+_NOISIEST_PROOF = 0.6  # same pixels; beyond it slow movers would be taken for static ones
 _MOST = 6.0  # same pixels; what is worse is equally bad
 _SOFT, _SOFT_MEDIAN = 0.3, 0.1  # same pixels, added before logarithms are taken
 _ROUNDS, _SCALE = 4, 3.0  # of robust triangulation, and the scale of its weights, same pixels
@@ -172,7 +173,7 @@ class Rigidity:
             return out
         members = np.sort(self._sample(np.unique(np.concatenate([cluster.members for cluster in found])), _SAMPLE_OF_LARGE))
         tracks = _of_tracks(self.cameras, self.block, members)
-        bounds = np.array(_EXPLAINED) * self.noise[0] + _SOFT
+        bounds = np.array(_EXPLAINED) * min(self.noise[0], _NOISIEST_PROOF) + _SOFT
         for row, cluster in enumerate(found):
             inside = np.isin(members, cluster.members)
             weight = tracks.observations[inside]
