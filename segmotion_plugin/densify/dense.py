@@ -25,7 +25,7 @@ from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, box_around, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
-from segmotion_plugin.densify.sparing import spared
+from segmotion_plugin.densify.sparing import half_pixels, mean_around, spared
 from segmotion_plugin.parallel import THREADS, in_order
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import FlowStore, sample
@@ -127,7 +127,7 @@ class Densifier:
         """Positions, probabilities and weights of the tracks at a frame; for `region` see `_look`."""
         _, xy, probability = self._tracks_at(frame)
         weight = np.abs(2 * probability - 1)
-        column, row = np.clip((xy[:, 0] / 2).astype(int), 0, self.w - 1), np.clip((xy[:, 1] / 2).astype(int), 0, self.h - 1)
+        row, column = half_pixels(xy, (self.h, self.w))
         in_halo = (region[row, column] == HALO) & (probability > 0.5)
         return xy, probability, np.where(in_halo, self.options.halo * weight, weight)
 
@@ -186,13 +186,9 @@ class Densifier:
     def support(self, frame: int, region: np.ndarray) -> np.ndarray:
         """h×w in [-1, 1]: the mean label of the tracks around a pixel, 0 where there is none; for `region` see `_look`."""
         xy, probability, weight = self._labels(frame, region)
-        total, amount = np.zeros((self.h, self.w), np.float32), np.zeros((self.h, self.w), np.float32)
-        column = np.clip((xy[:, 0] / 2).astype(np.int64), 0, self.w - 1)
-        row = np.clip((xy[:, 1] / 2).astype(np.int64), 0, self.h - 1)
-        np.add.at(total, (row, column), weight * np.sign(probability - 0.5))
-        np.add.at(amount, (row, column), 1.0)
-        sigma = self.options.reach
-        return cv2.GaussianBlur(total, (0, 0), sigma) / (cv2.GaussianBlur(amount, (0, 0), sigma) + 0.1 / (2 * np.pi * sigma**2))
+        shape, sigma = (self.h, self.w), self.options.reach
+        label = weight * np.sign(probability - 0.5)
+        return mean_around(*half_pixels(xy, shape), label, shape, sigma, 0.1 / (2 * np.pi * sigma**2))
 
     def _tell(self, frame: int) -> np.ndarray:
         options, region = self.options, self._recall(frame)[0]

@@ -97,8 +97,7 @@ class Block:
         """Observations of tracks in the block: m rows of the tracks' flat arrays, m places in `ids`, ascending, and m frames."""
         first = np.maximum(self.tracks.first[ids], self.start)
         count = np.maximum(np.minimum(self.tracks.first[ids] + self.tracks.length[ids], self.stop) - first, 0)
-        which = np.repeat(np.arange(len(ids)), count)
-        frame = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        which, frame = _each(first, count)
         return self.tracks.offset[ids[which]] + frame - self.tracks.first[ids[which]], which, frame
 
     def step(self, frame: int, other: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,6 +107,12 @@ class Block:
             there, known = self.position(ids, other)
             self._steps[frame, other] = ids[known], xy[known], there[known] - xy[known]
         return self._steps[frame, other]
+
+
+def _each(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of ranges of `count` frames from `first` on: for every frame in turn the place of its range, and the frame."""
+    which = np.repeat(np.arange(len(first)), count)
+    return which, first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def neighbours(block: Block, logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +148,8 @@ def _parting(block: Block, pairs: np.ndarray) -> np.ndarray:
     stride = np.minimum(together, _STRIDE)
     met = np.flatnonzero(together > 0)
     count = (together - stride + 1)[met]
-    which = np.repeat(met, count)
-    frame = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    place, frame = _each(first[met], count)
+    which = met[place]
     step, shown = [], np.ones(len(which), bool)
     for column in (0, 1):
         track = pairs[which, column]

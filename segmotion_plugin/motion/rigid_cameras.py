@@ -135,8 +135,7 @@ class _Adjustment:
         before = self.rays()[self.track] - inverse * self.translation[self.home]
         turned = np.einsum("mij,mj->mi", turn, before)
         point = turned + inverse * self.translation[self.view]
-        depth = np.maximum(point[:, 2:], _NEAREST)
-        return self.focal * point[:, :2] / depth, depth, turn, before, turned
+        return *_projection(point, self.focal), turn, before, turned
 
     def error(self) -> np.ndarray:
         """Distances in pixels of all observations but the anchors'."""
@@ -159,9 +158,7 @@ class _Adjustment:
         squared = (rest**2).sum(axis=1)
         weight = (1 / (1 + squared / scale**2))[:, None]
         inverse = self.inverse_depth[self.track][:, None, None]
-        slope = np.zeros((len(rest), 2, 3))  # of the position by the point
-        slope[:, 0, 0] = slope[:, 1, 1] = self.focal / depth[:, 0]
-        slope[:, :, 2] = -position / depth
+        slope = _slope(position, depth, self.focal)
         back = slope @ turn
         by_view = np.concatenate([-slope @ _cross(turned), slope * inverse], axis=2)
         by_home = np.concatenate([back @ _cross(before), -back * inverse], axis=2)
@@ -244,12 +241,9 @@ def _placed(block: Block, ids: np.ndarray, keys: np.ndarray, center: np.ndarray,
     for scale in _POSE_STEPS:
         turned = np.einsum("mij,mj->mi", rotation[when], points[which])
         point = turned + inverse[which, None] * translation[when]
-        depth = np.maximum(point[:, 2:], _NEAREST)
-        position = adjustment.focal * point[:, :2] / depth
+        position, depth = _projection(point, adjustment.focal)
         rest = position - xy
-        slope = np.zeros((len(rest), 2, 3))
-        slope[:, 0, 0] = slope[:, 1, 1] = adjustment.focal / depth[:, 0]
-        slope[:, :, 2] = -position / depth
+        slope = _slope(position, depth, adjustment.focal)
         jacobian = np.concatenate([-slope @ _cross(turned), slope * inverse[which, None, None]], axis=2)
         weight = 1 / (1 + (rest**2).sum(axis=1) / (scale * block.unit) ** 2)
         weighted = (jacobian * weight[:, None, None]).transpose(0, 2, 1)
@@ -260,6 +254,20 @@ def _placed(block: Block, ids: np.ndarray, keys: np.ndarray, center: np.ndarray,
         rotation[filled] = Rotation.from_rotvec(step[:, :3]).as_matrix() @ rotation[filled]
         translation[filled] += step[:, 3:]
     return RigidCameras(block.start, adjustment.focal, center, rotation, translation, known)
+
+
+def _projection(point: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+    """m×2 positions from the principal point in pixels, and m×1 depths in front of the camera, of m×3 points in its view."""
+    depth = np.maximum(point[:, 2:], _NEAREST)
+    return focal * point[:, :2] / depth, depth
+
+
+def _slope(position: np.ndarray, depth: np.ndarray, focal: float) -> np.ndarray:
+    """m×2×3 derivatives of projected positions by the points, see `_projection`."""
+    slope = np.zeros((len(position), 2, 3))
+    slope[:, 0, 0] = slope[:, 1, 1] = focal / depth[:, 0]
+    slope[:, :, 2] = -position / depth
+    return slope
 
 
 def _cross(vectors: np.ndarray) -> np.ndarray:

@@ -111,24 +111,20 @@ class Rigidity:
         self.block, self.logit = block, logit
 
     @cached_property
-    def cameras(self) -> RigidCameras | None:
-        """None where none are found, or ones too noisy to tell anything."""
+    def fitted(self) -> tuple[RigidCameras, float, float] | None:
+        """Cameras, the median error of tracks that seem static, and its horizontal part, pixels of an image 854 wide.
+
+        None where no cameras are found, or ones too noisy to tell anything.
+        """
         cameras = solve(self.block, self.logit)
-        if cameras is None or not self._noise_of(cameras)[0] <= _NOISIEST:
+        if cameras is None:
             return None
-        return cameras
-
-    @cached_property
-    def noise(self) -> tuple[float, float]:
-        """Median error of tracks that seem static, and its horizontal part, pixels of an image 854 wide."""
-        assert self.cameras is not None
-        return self._noise_of(self.cameras)
-
-    def _noise_of(self, cameras: RigidCameras) -> tuple[float, float]:
         static = np.flatnonzero((self.logit < _SEEMS_STATIC) & (self.block.observations >= _LONG))
         still = _of_tracks(cameras, self.block, self._sample(static, _SAMPLE))
         long = still.observations >= _LONG
-        return (float(np.median(still.error[long])), float(np.median(still.across[long]))) if long.any() else (np.inf, np.inf)
+        if not long.any() or not np.median(still.error[long]) <= _NOISIEST:
+            return None
+        return cameras, float(np.median(still.error[long])), float(np.median(still.across[long]))
 
     def _sample(self, ids: np.ndarray, most: int) -> np.ndarray:
         """About `most` of some tracks, whatever their order."""
@@ -138,11 +134,11 @@ class Rigidity:
     def channels(self, found: Sequence[Cluster]) -> np.ndarray:
         """Channels `RIGID` of K clusters, K×6; NaN where they could not be measured."""
         out = np.full((len(found), len(RIGID)), np.nan)
-        if not found or self.cameras is None:
+        if not found or self.fitted is None:
             return out
-        noise, noise_across = self.noise
+        cameras, noise, noise_across = self.fitted
         members = np.unique(np.concatenate([cluster.members for cluster in found]))
-        tracks = _of_tracks(self.cameras, self.block, members)
+        tracks = _of_tracks(cameras, self.block, members)
         known = tracks.observations >= _SHORT
         for row, cluster in enumerate(found):
             inside = np.searchsorted(members, cluster.members)
@@ -155,7 +151,7 @@ class Rigidity:
         number = np.repeat(np.arange(len(found)), [len(path) for _, path in paths])
         frame = np.concatenate([first + np.arange(len(path)) for first, path in paths])
         places = np.concatenate([path for _, path in paths])
-        whole = misfit(self.cameras, self.block.unit, number, frame, places, len(found))
+        whole = misfit(cameras, self.block.unit, number, frame, places, len(found))
         long = whole.observations >= _LONG
         out[long, 2] = _over(whole.error[long], noise, _SOFT_MEDIAN)
         out[long, 3] = _over(whole.across[long], noise_across, _SOFT_MEDIAN)
@@ -169,11 +165,12 @@ class Rigidity:
         That one half does and three quarters nearly do is as good as proof for many tracks, not for few.
         """
         out = np.zeros(len(found), bool)
-        if not found or self.cameras is None:
+        if not found or self.fitted is None:
             return out
+        cameras, noise, _ = self.fitted
         members = np.sort(self._sample(np.unique(np.concatenate([cluster.members for cluster in found])), _SAMPLE_OF_LARGE))
-        tracks = _of_tracks(self.cameras, self.block, members)
-        bounds = np.array(_EXPLAINED) * min(self.noise[0], _NOISIEST_PROOF) + _SOFT
+        tracks = _of_tracks(cameras, self.block, members)
+        bounds = np.array(_EXPLAINED) * min(noise, _NOISIEST_PROOF) + _SOFT
         for row, cluster in enumerate(found):
             inside = np.isin(members, cluster.members)
             weight = tracks.observations[inside]
