@@ -27,15 +27,15 @@ _SEGANYMO_CONFIDENCE = 0.9
 class FoundationPlan(Plan):
     """A plan with at least one stage that is not embedded; the others are the embedded ones."""
 
-    def track(self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console) -> Tracks:
+    def track(self, clip: Clip, space: Workspace, features: RawStore, settings: MaskSettings, console: Console) -> Tracks:
         """Track points. Where the graph cut makes the masks, the flow it needs is left as by the embedded tracker."""
         if self.tracker == "dis":
-            return super().track(clip, space, settings, console)
+            return super().track(clip, space, features, settings, console)
         from segmotion_plugin.trackers.base import track_clip
 
         model = LOADERS[self.tracker].load(settings, self.device)
         if self.masks == "graph-cut":
-            super().track(clip, space, settings, console)
+            super().track(clip, space, features, settings, console)
         with console.bar("tracks", len(clip)) as update:
             tracks = track_clip(model, FrameRange(clip), clip.shots, seed=settings.seed, progress=update)
         store = RawStore(space.work / "visibility.raw", (max(1, len(tracks.visibility_flat)),), np.float16)
@@ -45,7 +45,7 @@ class FoundationPlan(Plan):
 
     def describe(self, clip: Clip, space: Workspace, key: str, console: Console) -> RawStore:
         """Embedded features where a stage wants them; an empty store otherwise."""
-        if self.masks == "graph-cut" or self.semantics == "efficientnet-lite0":
+        if self.masks == "graph-cut" or self.tracker == "dis" or self.semantics == "efficientnet-lite0":
             return super().describe(clip, space, key, console)
         return RawStore(space.work / "features.raw", (1, 1, 1), np.float16)
 

@@ -21,7 +21,7 @@ from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
 # Raise when a change of the code makes stored results of a stage stale.
-_VERSIONS = {"tracks": 3, "features": 1, "motion": 6, "masks": 9}
+_VERSIONS = {"tracks": 4, "features": 1, "motion": 6, "masks": 9}
 
 
 def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
         with meter.measure("masks"):
             summary = write_masks(space, clip, settings, console, None)
     else:
-        with meter.measure("tracks"):
-            tracks = _stored_tracks(space, keys["tracks"], lambda: plan.track(clip, space, settings, console))
         with meter.measure("features"):
             features = plan.describe(clip, space, keys["features"], console)
+        with meter.measure("tracks"):
+            tracks = _stored_tracks(space, keys["tracks"], lambda: plan.track(clip, space, features, settings, console))
         with meter.measure("motion"):
             motion = _stored_motion(
                 space, keys["motion"], tracks, lambda: plan.classify(clip, space, tracks, features, settings, console)

@@ -16,7 +16,6 @@ from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.tracks import TrackMotion, Tracks
 from segmotion_plugin.workspace import Workspace
 
-_FEATURE_CHANNELS = 64
 _NEIGHBOURS = 0.04  # share of the longer side up to which tracks are neighbours
 
 
@@ -45,15 +44,18 @@ class Plan:
             "device": self.device,
         }
 
-    def track(self, clip: Clip, space: Workspace, settings: MaskSettings, console: Console) -> Tracks:
+    def track(self, clip: Clip, space: Workspace, features: RawStore, settings: MaskSettings, console: Console) -> Tracks:
         """Track points; the embedded tracker also leaves the flow of every pair for the masks."""
         from segmotion_plugin.trackers import dis
+        from segmotion_plugin.trackers.flow import FlowStore
 
         width, height = clip.work_size
-        store = dis.FlowStore(space.work / "flow.raw", width, height)
+        store = FlowStore(space.work / "flow.raw", width, height)
         with console.bar("tracks", len(clip)) as update:
             enlarged = max(1.0, 1 / clip.scale[0])
-            tracks = dis.track(clip.frames, clip.shots, enlarged=enlarged, flow_store=store, progress=update)
+            tracks = dis.track(
+                clip.frames, clip.shots, enlarged=enlarged, features=features, flow_store=store, progress=update
+            )
         store.close()
         return tracks
 
@@ -62,17 +64,16 @@ class Plan:
         from segmotion_plugin.semantics.efficientnet import EfficientNetLite0, Projection
 
         path = space.work / "features.raw"
-        store_shape = (*EfficientNetLite0.output_shape(*clip.work_size), _FEATURE_CHANNELS)
+        store_shape = (*EfficientNetLite0.output_shape(*clip.work_size), Projection.CHANNELS)
         if space.done("features", key) and path.is_file():
             return RawStore(path, store_shape, np.float16)
         space.forget("features")
         path.unlink(missing_ok=True)
         network = EfficientNetLite0()
-        # The projection is fitted on at most 24 frames, spread over the clip.
-        fit_frames = np.unique(np.linspace(0, len(clip) - 1, min(24, len(clip))).round().astype(int)).tolist()
+        fit_frames = Projection.fit_frames(len(clip))
         with one_thread_each():
             fit = dict(zip(fit_frames, in_order(lambda i: network(clip.frames[i]), fit_frames), strict=True))
-            projection = Projection(np.concatenate([f[::2, ::2].reshape(-1, f.shape[-1]) for f in fit.values()]), _FEATURE_CHANNELS)
+            projection = Projection(fit.values())
             store = RawStore(path, store_shape, np.float16)
 
             def described(index: int) -> np.ndarray:
@@ -127,7 +128,7 @@ class Plan:
         from segmotion_plugin.densify.dense import densify
         from segmotion_plugin.densify.labels import labelled, moving_in_masks, parts_under
         from segmotion_plugin.densify.objects import group
-        from segmotion_plugin.trackers.dis import FlowStore
+        from segmotion_plugin.trackers.flow import FlowStore
 
         flow = FlowStore(space.work / "flow.raw", *clip.work_size)
         width, height = clip.work_size

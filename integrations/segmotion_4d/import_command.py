@@ -122,15 +122,16 @@ def _complete(
     """Soft masks and object ids per image, tracks in the images' pixels, and their motion; what was not given is computed."""
     from segmotion_plugin.presets import resolve
 
+    if folder is not None and given is not None:
+        return _selected(folder, clip), given, motion_from_masks(given, folder)
+    plan = resolve(settings)
+    features = plan.describe(clip, space, "imported", console)
+    own = plan.track(clip, space, features, settings, console)  # also leaves the flow that masks are cut with
     if folder is not None:
-        tracks = given if given is not None else _scaled(resolve(settings).track(clip, space, settings, console), clip.scale)
+        tracks = _scaled(own, clip.scale)
         return _selected(folder, clip), tracks, motion_from_masks(tracks, folder)
     assert given is not None
-    plan = resolve(settings)
-    own = plan.track(clip, space, settings, console)  # leaves the flow that the masks are cut with
-    del own
     tracks = _scaled(given, (1 / clip.scale[0], 1 / clip.scale[1]))
-    features = plan.describe(clip, space, "imported", console)
     motion = plan.classify(clip, space, tracks, features, settings, console)
     frames = plan.segment(clip, space, tracks, motion, features, settings, console)
     return frames, given, TrackMotion(given, motion.probability, motion.moving_flat, motion.object_id)

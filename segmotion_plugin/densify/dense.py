@@ -28,7 +28,8 @@ from segmotion_plugin.densify.options import DenseOptions
 from segmotion_plugin.densify.sparing import half_pixels, mean_around, spared
 from segmotion_plugin.parallel import THREADS, in_order
 from segmotion_plugin.rawstore import RawStore
-from segmotion_plugin.trackers.dis import FlowStore, sample
+from segmotion_plugin.trackers.dis import sample
+from segmotion_plugin.trackers.flow import FlowStore
 from segmotion_plugin.tracks import Tracks
 
 _STEPS = 32.0  # in which log odds of 1 are stored

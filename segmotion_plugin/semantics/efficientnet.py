@@ -6,6 +6,7 @@ third stage (40 channels at stride 8) and after the fifth (112 channels at strid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -85,9 +86,17 @@ def _pad_inside(convolution: Any) -> None:
 class Projection:
     """PCA of a clip's features to fewer, whitened channels, from a subset of its frames."""
 
-    def __init__(self, samples: np.ndarray, channels: int = 64) -> None:
-        """Fit to n×C samples."""
-        samples = samples.astype(np.float64)
+    CHANNELS = 64
+
+    @staticmethod
+    def fit_frames(count: int) -> list[int]:
+        """The frames to fit to: at most 24, spread over a clip of so many frames."""
+        indices: list[int] = np.unique(np.linspace(0, count - 1, min(24, count)).round().astype(int)).tolist()
+        return indices
+
+    def __init__(self, frames: Iterable[np.ndarray], channels: int = CHANNELS) -> None:
+        """Fit to the h×w×C features of frames."""
+        samples = np.concatenate([features[::2, ::2].reshape(-1, features.shape[-1]) for features in frames]).astype(np.float64)
         self.mean = samples.mean(axis=0)
         covariance = np.cov(samples - self.mean, rowvar=False)
         values, vectors = np.linalg.eigh(covariance)

@@ -1,79 +1,19 @@
-"""The embedded tracker: dense inverse search (DIS) optical flow, chained into long tracks.
+"""The embedded tracker: optical flow of neighbouring frames (`flow.py`), chained into long tracks.
 
-Flow is computed between neighbouring frames in both directions (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV
-2016). A point follows the forward flow; it ends where the backward flow does not bring it home (occlusion, or a flow that cannot be
-trusted) or where it leaves the image, after the test of Sundaram et al., "Dense Point Trajectories by GPU-accelerated
-Large Displacement Optical Flow", ECCV 2010. Cells of the image that hold no point get a new one, so that cover is kept.
+A point follows the forward flow; it ends where the backward flow does not bring it home (occlusion, or a flow that cannot be
+trusted) or where it leaves the image. Cells of the image that hold no point get a new one, so that cover is kept.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 
 from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.trackers.far import ABSOLUTE, round_trip
+from segmotion_plugin.trackers.flow import FlowStore, pair_flows
 from segmotion_plugin.tracks import Tracks
-
-# A point is at rest in its flow when the round trip misses by less than sqrt(ABSOLUTE + RELATIVE * (|f|^2 + |b|^2)) pixels; ABSOLUTE
-# is told in pixels of the images before they were enlarged.
-_ABSOLUTE = 0.5
-_RELATIVE = 0.01
-
-
-class FlowStore:
-    """Flow between neighbouring frames on disk, at half resolution.
-
-    Values are float16 displacements in pixels of the full-size working frame, x then y.
-    """
-
-    def __init__(self, path: Path, width: int, height: int) -> None:
-        self._store = RawStore(path, (2, (height + 1) // 2, (width + 1) // 2, 2), np.float16)
-
-    def write(self, frame: int, forward: np.ndarray, backward: np.ndarray) -> None:
-        """Store the flows of the pair (frame, frame + 1), each H×W×2 float32 at full size."""
-        size = (self._store.shape[2], self._store.shape[1])
-        small = [cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in (forward, backward)]
-        self._store[frame] = np.clip(np.stack(small), -6e4, 6e4)
-
-    def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flows frame → frame + 1 and frame + 1 → frame, each h×w×2 float32 at half size."""
-        forward, backward = self._store[frame].astype(np.float32)
-        return forward, backward
-
-    def flush(self) -> None:
-        """Push everything written to the file."""
-        self._store.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._store.close()
-
-
-class DisFlow:
-    """DIS optical flow at the medium preset, deterministic.
-
-    The preset ends at half resolution. Images whose longer side is below `SMALL` pixels end at full resolution instead, so that
-    its patches of 8 pixels cover about the same part of any image.
-
-    Args:
-        width: of the images, pixels.
-        height: of the images, pixels.
-    """
-
-    SMALL = 640
-
-    def __init__(self, width: int, height: int) -> None:
-        self._engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._engine.setFinestScale(0 if max(width, height) < self.SMALL else 1)
-
-    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """H×W×2 float32 flow from one H×W uint8 grey image to another."""
-        return self._engine.calc(first, second, None)
 
 
 def sample(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -98,7 +38,7 @@ class _Chains:
     """Live points of one shot and the observations collected so far."""
 
     def __init__(self, width: int, height: int, spacing: float, first_id: int, enlarged: float) -> None:
-        self.absolute = _ABSOLUTE * enlarged**2
+        self.absolute = ABSOLUTE * enlarged**2
         self.width, self.height, self.spacing = width, height, spacing
         self.columns, self.rows = max(1, round(width / spacing)), max(1, round(height / spacing))
         self.next_id = first_id
@@ -134,8 +74,7 @@ class _Chains:
         target = self.xy + step
         inside = (target[:, 0] >= 0) & (target[:, 0] < self.width) & (target[:, 1] >= 0) & (target[:, 1] < self.height)
         back = sample(backward, target)
-        miss = np.sum((step + back) ** 2, axis=1)
-        allowed = self.absolute + _RELATIVE * (np.sum(step**2, axis=1) + np.sum(back**2, axis=1))
+        miss, allowed = round_trip(step, back, self.absolute)
         alive = inside & (miss < allowed)
         self.xy, self.ids = target[alive].astype(np.float32), self.ids[alive]
         return np.exp(-miss[alive] / allowed[alive]).astype(np.float32)
@@ -147,6 +86,7 @@ def track(
     *,
     spacing: float | None = None,
     enlarged: float = 1.0,
+    features: Sequence[np.ndarray] | RawStore | None = None,
     flow_store: FlowStore | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tracks:
@@ -157,6 +97,7 @@ def track(
         shots: half-open frame ranges that no track crosses; one shot when absent.
         spacing: pixels between neighbouring points; by default 10 for an image of 854 pixels width, in proportion otherwise.
         enlarged: factor by which the frames were enlarged; what a flow misses by grows with it.
+        features: T arrays h×w×C of backbone features; with them motion is followed that is too far for the flow alone.
         flow_store: where the flow of every pair is kept for later stages.
         progress: called with the number of frames done.
 
@@ -172,7 +113,7 @@ def track(
     for start, stop in shots:
         chains = _Chains(width, height, spacing, next_id, enlarged)
         confidence = np.zeros(0, np.float32)
-        pairs = _flows(frames, start, stop)
+        pairs = pair_flows(frames, features, start, stop, chains.absolute)
         for frame in range(start, stop):
             before = len(chains.xy)
             known = dict(zip(chains.ids.tolist(), confidence.tolist(), strict=True)) if before else {}
@@ -190,25 +131,6 @@ def track(
         collected += chains.observations
         next_id = chains.next_id
     return _assemble(collected, next_id, len(frames))
-
-
-def _flows(frames: Sequence[np.ndarray] | RawStore, start: int, stop: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Flow forward and backward of every pair of neighbouring frames, the next pair's begun while one is used."""
-    height, width = frames[start].shape[:2]
-    ahead, back = DisFlow(width, height), DisFlow(width, height)
-    grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
-    waiting: deque[tuple[Future[np.ndarray], Future[np.ndarray]]] = deque()
-    # An engine has buffers of its own and serves one pair at a time, so each has one thread.
-    with ThreadPoolExecutor(max_workers=1) as first, ThreadPoolExecutor(max_workers=1) as second:
-        for frame in range(start + 1, stop):
-            following = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
-            waiting.append((first.submit(ahead, grey, following), second.submit(back, following, grey)))
-            if len(waiting) > 1:
-                forward, backward = waiting.popleft()
-                yield forward.result(), backward.result()
-            grey = following
-        for forward, backward in waiting:
-            yield forward.result(), backward.result()
 
 
 def _assemble(collected: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]], count: int, num_frames: int) -> Tracks:

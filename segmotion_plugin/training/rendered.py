@@ -56,13 +56,18 @@ def described_tracks(frames: Sequence[np.ndarray], rng: np.random.Generator, mos
     Returns:
         N tracks in pixels of `frames`, and their features N×D float16; NaN where none was read.
     """
+    from segmotion_plugin.semantics.efficientnet import EfficientNetLite0, Projection
+
+    network = EfficientNetLite0()
     height, width = frames[0].shape[:2]
     size = working_size(width, height, MaskSettings().work_size)
     working = [at_working_size(frame, size) for frame in frames]
-    tracks = track(working, enlarged=max(1.0, size[0] / width))
+    described = [network(frame) for frame in working]
+    projection = Projection(described[index] for index in Projection.fit_frames(len(described)))
+    tracks = track(working, enlarged=max(1.0, size[0] / width), features=[projection(features) for features in described])
     if len(tracks) > most_tracks:
         tracks = tracks.select(np.sort(rng.permutation(len(tracks))[:most_tracks]))
-    features = track_features(working, tracks)
+    features = track_features(described, size, tracks)
     return tracks.scaled((width / size[0], height / size[1])), features
 
 
@@ -121,17 +126,20 @@ def _most_frequent(owner: np.ndarray, label: np.ndarray, count: int) -> np.ndarr
     return votes[:, 1:].argmax(axis=1) + 1
 
 
-def track_features(frames: Sequence[np.ndarray], tracks: Tracks, every: int = _FEATURE_EVERY) -> np.ndarray:
-    """EfficientNet-Lite0 features N×D float16 of every track, read at every so many frames; NaN where it lived in between."""
-    from segmotion_plugin.semantics.efficientnet import CHANNELS, EfficientNetLite0
+def track_features(described: Sequence[np.ndarray], size: tuple[int, int], tracks: Tracks, every: int = _FEATURE_EVERY) -> np.ndarray:
+    """Features N×D float16 of every track, read at every so many frames; NaN where it lived in between.
 
-    network = EfficientNetLite0()
-    features = np.full((len(tracks), CHANNELS), np.nan, np.float16)
+    Args:
+        described: T arrays h×w×D of features.
+        size: (width, height) of the pixels of the tracks.
+        tracks: N tracks.
+        every: frames from one reading to the next.
+    """
+    rows, columns, channels = described[0].shape
+    features = np.full((len(tracks), channels), np.nan, np.float16)
     for frame in range(0, tracks.num_frames, every):
         ids, xy = tracks.observations_at(frame)
         fresh = np.isnan(features[ids, 0])
-        if fresh.any():
-            field = network(frames[frame])
-            scale = np.array([field.shape[1] / frames[frame].shape[1], field.shape[0] / frames[frame].shape[0]])
-            features[ids[fresh]] = sample(field, xy[fresh] * scale).astype(np.float16)
+        scale = np.array([columns / size[0], rows / size[1]])
+        features[ids[fresh]] = sample(described[frame], xy[fresh] * scale).astype(np.float16)
     return features

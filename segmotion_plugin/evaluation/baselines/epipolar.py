@@ -20,7 +20,8 @@ import numpy as np
 
 from segmotion_plugin.clip import read_rgb
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.trackers.dis import DisFlow, sample
+from segmotion_plugin.trackers.dis import sample
+from segmotion_plugin.trackers.flow import DisFlow
 
 _GRID = 4
 """Working pixels between the points at which flow is judged."""
@@ -262,8 +263,7 @@ def _features(frames: Sequence[Path | np.ndarray], options: Options, shape: tupl
 
         network = EfficientNetLite0()
         raw = [network(_small(frame, 2 * options.long_side)).astype(np.float16) for frame in frames]
-        samples = np.concatenate([values.reshape(-1, values.shape[-1])[::7] for values in raw[:: max(1, len(raw) // 12)]])
-        project = Projection(samples.astype(np.float32))
+        project = Projection(raw[index] for index in Projection.fit_frames(len(raw)))
         deep = [cv2.resize(project(values.astype(np.float32)), (columns, rows)) for values in raw]
     elif options.features == "colour":
         deep = [np.zeros((rows, columns, 0), np.float32) for _ in frames]

@@ -1,0 +1,145 @@
+"""Motion that is too far for an image pyramid: a second beginning for the flow, from matches of backbone features.
+
+A pyramid loses what is smaller than its own motion; matches of descriptors help (Brox and Malik, "Large Displacement Optical Flow",
+PAMI 2011). What was lost is known: its flow does not come home. So what does not come home in one picture is matched with what does
+not come home in the other, and the flow is computed again from there. Little is left to be mistaken for each other, because whatever
+was followed well takes no part.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.spatial import cKDTree
+
+ABSOLUTE = 0.5
+"""What a round trip may miss by at rest, in square pixels of the images before they were enlarged."""
+
+_RELATIVE = 0.01
+_REACH = 0.3  # of the features' width: how far is matched
+_WINDOW, _UNLIKE = 5, 24  # pixels, and the mean difference in grey levels above which two places do not look alike
+_LOST = 0.25  # of the pixels of a cell are lost
+_NEIGHBOURS = 7  # matches of which the middle one is taken
+_FEWEST = 4  # cells below which there is nothing to begin from
+_FAR = 1.5  # cells between a match and where the flow led
+
+
+def round_trip(step: np.ndarray, back: np.ndarray, absolute: float) -> tuple[np.ndarray, np.ndarray]:
+    """What round trips miss by, and what they may miss by, in square pixels.
+
+    The test is that of Sundaram et al., "Dense Point Trajectories by GPU-accelerated Large Displacement Optical Flow", ECCV 2010.
+
+    Args:
+        step: …×2 displacements.
+        back: …×2 displacements of the way back, read where the steps end.
+        absolute: allowed at rest.
+    """
+    ahead, behind, missed = _square(step), _square(back), _square(step + back)
+    return missed, absolute + _RELATIVE * (ahead + behind)
+
+
+def _square(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors[..., 0] ** 2 + vectors[..., 1] ** 2)
+
+
+def unlike(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """h×w uint8: mean difference in grey levels around each place of an image and around where its flow leads in another.
+
+    Args:
+        first: h×w uint8 grey.
+        second: h×w uint8 grey.
+        flow: h×w×2 float32 from the first to the second, pixels.
+    """
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    led = cv2.remap(second, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.blur(cv2.absdiff(first, led), (_WINDOW, _WINDOW))
+
+
+def lost(images: tuple[np.ndarray, np.ndarray], flows: tuple[np.ndarray, np.ndarray], absolute: float) -> np.ndarray:
+    """h×w bool: pixels that stay in the picture but do not come home, or do not look alike where they are led.
+
+    Args:
+        images: h×w uint8 grey, the one that is asked about and the other.
+        flows: h×w×2 float32 in pixels, from the first image to the second and back.
+        absolute: see `round_trip`.
+    """
+    flow, back = flows
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    missed, allowed = round_trip(flow, cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), absolute)
+    astray = (missed >= allowed) | (unlike(*images, flow) > _UNLIKE)
+    return np.asarray(astray & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
+
+
+class Beginning(NamedTuple):
+    """Where flow should begin once more."""
+
+    flow: np.ndarray  # H×W×2 float32, pixels: what to begin with
+    where: np.ndarray  # h×w bool, cells of the features: it differs there from the flow that was lost
+
+
+def beginnings(
+    flows: tuple[np.ndarray, np.ndarray], gone: tuple[np.ndarray, np.ndarray], features: tuple[np.ndarray, np.ndarray]
+) -> tuple[Beginning, Beginning] | None:
+    """Flows to begin with where what is lost in both frames matches far from where the flow led.
+
+    Args:
+        flows: forward and backward, H×W×2 float32 in pixels.
+        gone: what each loses (`lost`), on a grid of any size.
+        features: of the first and the second frame, h×w×C.
+
+    Returns:
+        Forward and backward; None where nothing matches far away.
+    """
+    rows, columns = features[0].shape[:2]
+    cells = [np.argwhere(_cells(mask, columns, rows)) for mask in gone]
+    if min(len(found) for found in cells) < _FEWEST:
+        return None
+    first, second = (_surroundings(seen, found) for seen, found in zip(features, cells, strict=True))
+    alike = first @ second.T
+    apart = np.abs(cells[0][:, None] - cells[1][None]).max(axis=2)
+    alike[apart > _REACH * columns] = -1
+    there, back = alike.argmax(axis=1), alike.argmax(axis=0)
+    mutual = back[there] == np.arange(len(there))
+    if mutual.sum() < _FEWEST:
+        return None
+    start, end = cells[0][mutual], cells[1][there[mutual]]
+    ahead = _begun(flows[0], cells[0], start, end, (columns, rows))
+    behind = _begun(flows[1], cells[1], end, start, (columns, rows))
+    return (ahead, behind) if ahead.where.sum() >= _FEWEST and behind.where.any() else None
+
+
+def _surroundings(features: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """n×9C float32 of length 1: the features of n cells and of the eight around each."""
+    padded = np.pad(features, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = [padded[cells[:, 0] + i, cells[:, 1] + j] for i in range(3) for j in range(3)]
+    joined = np.concatenate(around, axis=1).astype(np.float32)
+    return np.asarray(joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9))
+
+
+def _cells(gone: np.ndarray, columns: int, rows: int) -> np.ndarray:
+    """Which cells are lost, and those beside them."""
+    share = cv2.resize(gone.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.dilate((share > _LOST).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _begun(flow: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.ndarray, grid: tuple[int, int]) -> Beginning:
+    """The flow with cells (row, column) replaced where the middle one of the displacements that matched nearby is far from it."""
+    height, width = flow.shape[:2]
+    steps = (end - start)[:, ::-1].astype(np.float32)
+    near = cKDTree(start).query(cells, k=min(_NEIGHBOURS, len(start)))[1]
+    choices = steps[near]
+    apart = np.abs(choices[:, :, None] - choices[:, None]).sum(axis=(2, 3))
+    middle = choices[np.arange(len(cells)), apart.argmin(axis=1)]
+    coarse = cv2.resize(flow, grid, interpolation=cv2.INTER_AREA) / np.array([width / grid[0], height / grid[1]], np.float32)
+    far = np.abs(middle - coarse[cells[:, 0], cells[:, 1]]).max(axis=1) > _FAR
+    row, column = cells[far].T
+    coarse[row, column] = middle[far]
+    where = np.zeros(coarse.shape[:2], bool)
+    where[row, column] = True
+    coarse *= np.array([width / grid[0], height / grid[1]], np.float32)
+    return Beginning(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), where)

@@ -1,0 +1,158 @@
+"""Optical flow of neighbouring frames: dense inverse search (DIS), and once more where motion was too far for it.
+
+DIS is Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016. What it loses is looked for among backbone features
+(`far.py`) and computed again from there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.trackers.far import beginnings, lost, unlike
+
+_WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
+
+_Flows: TypeAlias = tuple[np.ndarray, np.ndarray]  # of a pair of frames, forward and backward
+_Begun: TypeAlias = tuple["Future[np.ndarray]", "Future[np.ndarray]"]
+
+
+class FlowStore:
+    """Flow between neighbouring frames on disk, at half resolution.
+
+    Values are float16 displacements in pixels of the full-size working frame, x then y.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self._store = RawStore(path, (2, (height + 1) // 2, (width + 1) // 2, 2), np.float16)
+
+    def write(self, frame: int, forward: np.ndarray, backward: np.ndarray) -> None:
+        """Store the flows of the pair (frame, frame + 1), each H×W×2 float32 at full size."""
+        size = (self._store.shape[2], self._store.shape[1])
+        small = [cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in (forward, backward)]
+        self._store[frame] = np.clip(np.stack(small), -6e4, 6e4)
+
+    def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flows frame → frame + 1 and frame + 1 → frame, each h×w×2 float32 at half size."""
+        forward, backward = self._store[frame].astype(np.float32)
+        return forward, backward
+
+    def flush(self) -> None:
+        """Push everything written to the file."""
+        self._store.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+
+class DisFlow:
+    """DIS optical flow at the medium preset, deterministic.
+
+    The preset ends at half resolution. Images whose longer side is below `SMALL` pixels end at full resolution instead, so that
+    its patches of 8 pixels cover about the same part of any image.
+
+    Args:
+        width: of the images, pixels.
+        height: of the images, pixels.
+    """
+
+    SMALL = 640
+
+    def __init__(self, width: int, height: int) -> None:
+        # An engine that was given a beginning keeps it for later calls (and may crash on a larger image): so there are two.
+        self._from_rest, self._from_flow = (cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in range(2))
+        for engine in (self._from_rest, self._from_flow):
+            engine.setFinestScale(0 if max(width, height) < self.SMALL else 1)
+
+    def __call__(self, first: np.ndarray, second: np.ndarray, begin: np.ndarray | None = None) -> np.ndarray:
+        """H×W×2 float32 flow from one H×W uint8 grey image to another, begun at rest or at a flow of that shape (overwritten)."""
+        return (self._from_rest if begin is None else self._from_flow).calc(first, second, begin)
+
+
+def pair_flows(
+    frames: Sequence[np.ndarray] | RawStore, features: Sequence[np.ndarray] | RawStore | None, start: int, stop: int, absolute: float
+) -> Generator[_Flows, None, None]:
+    """Flow forward and backward of every pair of neighbouring frames, the next pair's begun while one is used.
+
+    Args:
+        frames: images H×W×3 uint8 RGB.
+        features: of the images, h×w×C each; with them motion is followed that is too far for the flow alone.
+        start: first frame.
+        stop: frame after the last one.
+        absolute: what a round trip may miss by at rest, square pixels.
+
+    Yields:
+        Two arrays H×W×2 float32, pixels.
+    """
+    height, width = frames[start].shape[:2]
+    engines = DisFlow(width, height), DisFlow(width, height)
+    # An engine has buffers of its own and serves one pair at a time, so each has one thread.
+    with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(max_workers=1) as back:
+
+        def submit(first: np.ndarray, second: np.ndarray, begin: _Flows | tuple[None, None] = (None, None)) -> _Begun:
+            return ahead.submit(engines[0], first, second, begin[0]), back.submit(engines[1], second, first, begin[1])
+
+        def finished(index: int, first: np.ndarray, second: np.ndarray, begun: _Begun) -> _Flows:
+            flows = begun[0].result(), begun[1].result()
+            if features is None:
+                return flows
+            gone = _lost((first, second), flows, absolute)
+            found = beginnings(flows, gone, (features[index], features[index + 1]))
+            if found is not None:
+                box = _box_around(found[0].where | found[1].where, (width, height))
+                begin = np.ascontiguousarray(found[0].flow[box]), np.ascontiguousarray(found[1].flow[box])
+                again = submit(np.ascontiguousarray(first[box]), np.ascontiguousarray(second[box]), begin)
+                for seen, flow, mask, beginning, task in zip(
+                    ((first, second), (second, first)), flows, gone, found, again, strict=True
+                ):
+                    _replace(seen, flow, mask, beginning.where, task.result(), box)
+            return flows
+
+        grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
+        waiting: deque[tuple[int, np.ndarray, np.ndarray, _Begun]] = deque()
+        for frame in range(start + 1, stop):
+            following = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
+            waiting.append((frame - 1, grey, following, submit(grey, following)))
+            if len(waiting) > 1:
+                yield finished(*waiting.popleft())
+            grey = following
+        for pair in waiting:
+            yield finished(*pair)
+
+
+def _lost(images: _Flows, flows: _Flows, absolute: float) -> _Flows:
+    """What is lost by both flows between two grey images, at half resolution."""
+    size = images[0].shape[1] // 2, images[0].shape[0] // 2
+    first, second = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images)
+    forward, backward = (cv2.resize(flow, size, interpolation=cv2.INTER_AREA) / 2 for flow in flows)
+    return lost((first, second), (forward, backward), absolute / 4), lost((second, first), (backward, forward), absolute / 4)
+
+
+def _box_around(cells: np.ndarray, size: tuple[int, int], margin: int = 4) -> tuple[slice, slice]:
+    """Rows and columns of an image of `size` (width, height) around cells of a grid over it, with cells to spare on each side."""
+    found = []
+    for axis, pixels in ((0, size[1]), (1, size[0])):
+        at, cell = np.flatnonzero(cells.any(axis=1 - axis)), pixels / cells.shape[axis]
+        found.append(slice(max(0, int((at[0] - margin) * cell)), min(pixels, int((at[-1] + 1 + margin) * cell))))
+    return found[0], found[1]
+
+
+def _replace(
+    seen: _Flows, flow: np.ndarray, gone: np.ndarray, cells: np.ndarray, again: np.ndarray, box: tuple[slice, slice]
+) -> None:
+    """Put the second flow of a box, in these cells and those beside them, where the first is lost or explains the pictures worse."""
+    beside = cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8))
+    size = flow.shape[1::-1]
+    near, was_lost = (cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)[box] > 0 for mask in (beside, gone.astype(np.uint8)))
+    first, second = (np.ascontiguousarray(image[box]) for image in seen)
+    better = unlike(first, second, flow[box]) > unlike(first, second, again).astype(np.float32) + _WORSE
+    here = near & (was_lost | better)
+    flow[box][here] = again[here]
