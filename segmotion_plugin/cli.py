@@ -72,6 +72,9 @@ def _dispatch(arguments: list[str]) -> int:
         raise SegmotionError(f"{name}: no such command.\nCommands: {known}.")
     import tyro
 
+    from segmotion_plugin.memory import keep_freed_memory
+
+    keep_freed_memory()
     return tyro.cli(command, prog=f"segmotion {name}", args=rest).main() or 0
 
 

@@ -91,16 +91,31 @@ def test_a_round_trip_may_miss_by_more_where_it_is_long() -> None:
     assert allowed[0] == pytest.approx(0.5 + 0.01 * (25 + 18)) and missed[0] > allowed[0] and missed[1] < allowed[1]
 
 
-def test_matches_lead_from_each_frame_to_the_other() -> None:
-    rng = np.random.default_rng(3)
+def jump(seed: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Two pictures between which a square of four cells jumps by six cells to the right and two down, their features, what is lost."""
+    rng = np.random.default_rng(seed)
     first, second = rng.normal(size=(2, 20, 30, 8)).astype(np.float32)
+    second[6:12, 9:15] = first[4:10, 3:9]
+    before, after = (texture(seed + k, 1, 6.0)[:160, :240, 0].astype(np.uint8) for k in (0, 1))
+    after[48:96, 72:120] = before[32:80, 24:72]
     gone = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
     gone[0][5:9, 4:8], gone[1][7:11, 10:14] = True, True
-    second[6:12, 9:15] = first[4:10, 3:9]
+    return (before, after), (first, second), gone
+
+
+def test_matches_lead_from_each_frame_to_the_other() -> None:
+    images, features, gone = jump(3)
     still = np.zeros((160, 240, 2), np.float32)
-    found = beginnings((still, still.copy()), gone, (first, second))
+    found = beginnings(images, (still, still.copy()), gone, features)
     assert found is not None
     np.testing.assert_array_equal(found[0].where[5:9, 4:8], True)
     np.testing.assert_allclose(found[0].flow[56, 48], [48, 16])
     np.testing.assert_allclose(found[1].flow[72, 96], [-48, -16])
     assert not still.any() and found[0].where.sum() <= 36
+
+
+def test_matches_that_the_pictures_do_not_confirm_are_dropped() -> None:
+    (before, _), features, gone = jump(3)
+    still = np.zeros((160, 240, 2), np.float32)
+    # The features match as before, but nothing in the picture jumped: the flow explains it perfectly.
+    assert beginnings((before, before), (still, still.copy()), gone, features) is None

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segmotion_plugin.densify.explain import Box, Seen, flow_between, follow, mismatch, places, splat
+from segmotion_plugin.boxes import Box
+from segmotion_plugin.densify.explain import Seen, flow_between, follow, mismatch, places, splat
 
 NEAR = 14
 """Pixels at half size around tracks that move, within which another frame does not show the still world."""

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from segmotion_plugin.boxes import box_around
 from segmotion_plugin.densify.cut import cut
-from segmotion_plugin.densify.explain import box_around
 
 _BINS = (24, 20, 20)  # of lightness and the two colour axes of CIELAB
 _CHROMA = 100.0  # range of the colour axes that the bins span, 8-bit scale

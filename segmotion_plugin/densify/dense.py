@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from segmotion_plugin.boxes import box_around
 from segmotion_plugin.clip import Clip
 from segmotion_plugin.densify.appearance import (
     COLOUR_CHANNELS,
@@ -23,7 +24,7 @@ from segmotion_plugin.densify.appearance import (
 from segmotion_plugin.densify.background import NEAR, Background
 from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, box_around, follow, regions, splat
+from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
 from segmotion_plugin.densify.sparing import half_pixels, mean_around, spared
 from segmotion_plugin.parallel import THREADS, in_order

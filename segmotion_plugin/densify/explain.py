@@ -14,12 +14,12 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from segmotion_plugin.boxes import Box
 from segmotion_plugin.smooth_flow import fit_robustly, second_order
 from segmotion_plugin.trackers.dis import sample
 
 _STRIDES = (1, 2, 4)
 PROVEN, HALO = 1, 2
-Box = tuple[slice, slice]
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
 """The visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n."""
 WINDOW = 3
@@ -125,16 +125,6 @@ def places(box: Box, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = box
     x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
     return x + flow[..., 0] / 2, y + flow[..., 1] / 2
-
-
-def box_around(marked: np.ndarray, margin: int) -> Box:
-    """Rows and columns of the box around the True pixels of an h×w mask (one at least), with a margin, inside the image."""
-    rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
-    h, w = marked.shape
-    return (
-        slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + margin + 1, h)),
-        slice(max(int(columns[0]) - margin, 0), min(int(columns[-1]) + margin + 1, w)),
-    )
 
 
 def follow(field: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:

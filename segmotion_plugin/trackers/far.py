@@ -3,7 +3,8 @@
 A pyramid loses what is smaller than its own motion; matches of descriptors help (Brox and Malik, "Large Displacement Optical Flow",
 PAMI 2011). What was lost is known: its flow does not come home. So what does not come home in one picture is matched with what does
 not come home in the other, and the flow is computed again from there. Little is left to be mistaken for each other, because whatever
-was followed well takes no part.
+was followed well takes no part. Most of what does not come home is merely covered by something: a match counts only where it explains
+the pictures better than the flow did.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from scipy.spatial import cKDTree
+
+from segmotion_plugin.boxes import Box, box_around
 
 ABSOLUTE = 0.5
 """What a round trip may miss by at rest, in square pixels of the images before they were enlarged."""
@@ -24,6 +27,8 @@ _LOST = 0.25  # of the pixels of a cell are lost
 _NEIGHBOURS = 7  # matches of which the middle one is taken
 _FEWEST = 4  # cells below which there is nothing to begin from
 _FAR = 1.5  # cells between a match and where the flow led
+_FINE = 2  # pixels per cell at which a match is held against the pictures
+_BETTER = 2  # grey levels by which it must explain them better
 
 
 def round_trip(step: np.ndarray, back: np.ndarray, absolute: float) -> tuple[np.ndarray, np.ndarray]:
@@ -44,18 +49,20 @@ def _square(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors[..., 0] ** 2 + vectors[..., 1] ** 2)
 
 
-def unlike(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """h×w uint8: mean difference in grey levels around each place of an image and around where its flow leads in another.
+def unlike(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
+    """uint8: mean difference in grey levels around each place of an image and around where its flow leads in another.
 
     Args:
         first: h×w uint8 grey.
         second: h×w uint8 grey.
         flow: h×w×2 float32 from the first to the second, pixels.
+        box: rows and columns of the first to look at; all when absent. The result has its size.
     """
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    led = cv2.remap(second, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.blur(cv2.absdiff(first, led), (_WINDOW, _WINDOW))
+    rows, columns = box or (slice(0, flow.shape[0]), slice(0, flow.shape[1]))
+    x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
+    step = flow[rows, columns]
+    led = cv2.remap(second, x + step[..., 0], y + step[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.blur(cv2.absdiff(first[rows, columns], led), (_WINDOW, _WINDOW))
 
 
 def lost(images: tuple[np.ndarray, np.ndarray], flows: tuple[np.ndarray, np.ndarray], absolute: float) -> np.ndarray:
@@ -83,11 +90,15 @@ class Beginning(NamedTuple):
 
 
 def beginnings(
-    flows: tuple[np.ndarray, np.ndarray], gone: tuple[np.ndarray, np.ndarray], features: tuple[np.ndarray, np.ndarray]
+    images: tuple[np.ndarray, np.ndarray],
+    flows: tuple[np.ndarray, np.ndarray],
+    gone: tuple[np.ndarray, np.ndarray],
+    features: tuple[np.ndarray, np.ndarray],
 ) -> tuple[Beginning, Beginning] | None:
-    """Flows to begin with where what is lost in both frames matches far from where the flow led.
+    """Flows to begin with where what is lost in both frames matches far from where the flow led, and looks more alike there.
 
     Args:
+        images: the frames, uint8 grey, of any size.
         flows: forward and backward, H×W×2 float32 in pixels.
         gone: what each loses (`lost`), on a grid of any size.
         features: of the first and the second frame, h×w×C.
@@ -108,8 +119,9 @@ def beginnings(
     if mutual.sum() < _FEWEST:
         return None
     start, end = cells[0][mutual], cells[1][there[mutual]]
-    ahead = _begun(flows[0], cells[0], start, end, (columns, rows))
-    behind = _begun(flows[1], cells[1], end, start, (columns, rows))
+    first, second = (_fine(image, (columns, rows)) for image in images)
+    ahead = _begun((first, second), flows[0], cells[0], start, end)
+    behind = _begun((second, first), flows[1], cells[1], end, start)
     return (ahead, behind) if ahead.where.sum() >= _FEWEST and behind.where.any() else None
 
 
@@ -127,19 +139,64 @@ def _cells(gone: np.ndarray, columns: int, rows: int) -> np.ndarray:
     return cv2.dilate((share > _LOST).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
-def _begun(flow: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.ndarray, grid: tuple[int, int]) -> Beginning:
-    """The flow with cells (row, column) replaced where the middle one of the displacements that matched nearby is far from it."""
+def _fine(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """An image with `_FINE` pixels per cell of a grid (columns, rows), a little blurred."""
+    small = cv2.resize(image, (_FINE * grid[0], _FINE * grid[1]), interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(small, (3, 3), 0)
+
+
+def _begun(
+    images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> Beginning:
+    """The flow with cells (row, column) replaced where the middle one of the displacements that matched nearby is far from it.
+
+    Args:
+        images: the first and the second, see `_fine`.
+        flow: from the first to the second, H×W×2.
+        cells: n×2 that are lost.
+        start: m×2 cells with a match...
+        end: ...and where it is.
+    """
     height, width = flow.shape[:2]
+    grid = images[0].shape[1] // _FINE, images[0].shape[0] // _FINE
     steps = (end - start)[:, ::-1].astype(np.float32)
     near = cKDTree(start).query(cells, k=min(_NEIGHBOURS, len(start)))[1]
     choices = steps[near]
     apart = np.abs(choices[:, :, None] - choices[:, None]).sum(axis=(2, 3))
     middle = choices[np.arange(len(cells)), apart.argmin(axis=1)]
-    coarse = cv2.resize(flow, grid, interpolation=cv2.INTER_AREA) / np.array([width / grid[0], height / grid[1]], np.float32)
+    size = np.array([width / grid[0], height / grid[1]], np.float32)
+    coarse = cv2.resize(flow, grid, interpolation=cv2.INTER_AREA) / size
     far = np.abs(middle - coarse[cells[:, 0], cells[:, 1]]).max(axis=1) > _FAR
     row, column = cells[far].T
-    coarse[row, column] = middle[far]
-    where = np.zeros(coarse.shape[:2], bool)
-    where[row, column] = True
-    coarse *= np.array([width / grid[0], height / grid[1]], np.float32)
-    return Beginning(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), where)
+    matched, where = coarse.copy(), np.zeros(coarse.shape[:2], bool)
+    matched[row, column], where[row, column] = middle[far], True
+    if where.any():
+        where &= cv2.dilate(_explained_better(images, flow, matched, where), np.ones((3, 3), np.uint8)) > 0
+    coarse[where] = matched[where]
+    return Beginning(cv2.resize(coarse * size, (width, height), interpolation=cv2.INTER_LINEAR), where)
+
+
+def _explained_better(
+    images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, matched: np.ndarray, where: np.ndarray
+) -> np.ndarray:
+    """h×w uint8: marked cells in which matches explain the first image better than the flow does.
+
+    Args:
+        images: the first and the second, see `_fine`.
+        flow: H×W×2, pixels.
+        matched: h×w×2, cells.
+        where: h×w bool, some marked.
+    """
+    rows, columns = box_around(where, 2)
+    window = slice(_FINE * rows.start, _FINE * rows.stop), slice(_FINE * columns.start, _FINE * columns.stop)
+    size = images[0].shape[::-1]
+    measured = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * np.float32(size[0] / flow.shape[1])
+    choice = cv2.resize(matched, size, interpolation=cv2.INTER_LINEAR) * np.float32(_FINE)
+    best = unlike(*images, measured, window).astype(np.float32)
+    # A match is as coarse as a cell.
+    shifts = [np.array([x, y], np.float32) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+    least = np.min([unlike(*images, choice + shift, window) for shift in shifts], axis=0)
+    gain = cv2.resize(best - least, where[rows, columns].shape[::-1], interpolation=cv2.INTER_AREA)
+    better = np.zeros(where.shape, np.uint8)
+    better[rows, columns] = where[rows, columns] & (gain > _BETTER)
+    return better

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from segmotion_plugin.boxes import Box, box_around
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.far import beginnings, lost, unlike
 
@@ -105,9 +106,9 @@ def pair_flows(
             if features is None:
                 return flows
             gone = _lost((first, second), flows, absolute)
-            found = beginnings(flows, gone, (features[index], features[index + 1]))
+            found = beginnings((first, second), flows, gone, (features[index], features[index + 1]))
             if found is not None:
-                box = _box_around(found[0].where | found[1].where, (width, height))
+                box = _pixels_around(found[0].where | found[1].where, (width, height))
                 begin = np.ascontiguousarray(found[0].flow[box]), np.ascontiguousarray(found[1].flow[box])
                 again = submit(np.ascontiguousarray(first[box]), np.ascontiguousarray(second[box]), begin)
                 for seen, flow, mask, beginning, task in zip(
@@ -136,17 +137,17 @@ def _lost(images: _Flows, flows: _Flows, absolute: float) -> _Flows:
     return lost((first, second), (forward, backward), absolute / 4), lost((second, first), (backward, forward), absolute / 4)
 
 
-def _box_around(cells: np.ndarray, size: tuple[int, int], margin: int = 4) -> tuple[slice, slice]:
+def _pixels_around(cells: np.ndarray, size: tuple[int, int], margin: int = 4) -> Box:
     """Rows and columns of an image of `size` (width, height) around cells of a grid over it, with cells to spare on each side."""
-    found = []
-    for axis, pixels in ((0, size[1]), (1, size[0])):
-        at, cell = np.flatnonzero(cells.any(axis=1 - axis)), pixels / cells.shape[axis]
-        found.append(slice(max(0, int((at[0] - margin) * cell)), min(pixels, int((at[-1] + 1 + margin) * cell))))
-    return found[0], found[1]
+    rows, columns = (
+        slice(int(part.start * pixels / count), int(part.stop * pixels / count))
+        for part, pixels, count in zip(box_around(cells, margin), size[::-1], cells.shape, strict=True)
+    )
+    return rows, columns
 
 
 def _replace(
-    seen: _Flows, flow: np.ndarray, gone: np.ndarray, cells: np.ndarray, again: np.ndarray, box: tuple[slice, slice]
+    seen: _Flows, flow: np.ndarray, gone: np.ndarray, cells: np.ndarray, again: np.ndarray, box: Box
 ) -> None:
     """Put the second flow of a box, in these cells and those beside them, where the first is lost or explains the pictures worse."""
     beside = cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8))
