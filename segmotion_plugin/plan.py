@@ -51,11 +51,9 @@ class Plan:
 
         width, height = clip.work_size
         store = FlowStore(space.work / "flow.raw", width, height)
-        with console.bar("tracks", len(clip)) as update:
+        with console.bar("tracks", len(clip)) as update, one_thread_each():
             enlarged = max(1.0, 1 / clip.scale[0])
-            tracks = dis.track(
-                clip.frames, clip.shots, enlarged=enlarged, features=features, flow_store=store, progress=update
-            )
+            tracks = dis.track(clip.frames, clip.shots, enlarged=enlarged, features=features, flow_store=store, progress=update)
         store.close()
         return tracks
 

@@ -109,8 +109,8 @@ def test_matches_lead_from_each_frame_to_the_other() -> None:
     found = beginnings(images, (still, still.copy()), gone, features)
     assert found is not None
     np.testing.assert_array_equal(found[0].where[5:9, 4:8], True)
-    np.testing.assert_allclose(found[0].flow[56, 48], [48, 16])
-    np.testing.assert_allclose(found[1].flow[72, 96], [-48, -16])
+    np.testing.assert_allclose(found[0].flow[7, 6], [6, 2])
+    np.testing.assert_allclose(found[1].flow[9, 12], [-6, -2])
     assert not still.any() and found[0].where.sum() <= 36
 
 

@@ -29,6 +29,7 @@ _FEWEST = 4  # cells below which there is nothing to begin from
 _FAR = 1.5  # cells between a match and where the flow led
 _FINE = 2  # pixels per cell at which a match is held against the pictures
 _BETTER = 2  # grey levels by which it must explain them better
+_ALONG = 3  # cells around such a match within which others are taken along
 
 
 def round_trip(step: np.ndarray, back: np.ndarray, absolute: float) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ def lost(images: tuple[np.ndarray, np.ndarray], flows: tuple[np.ndarray, np.ndar
 class Beginning(NamedTuple):
     """Where flow should begin once more."""
 
-    flow: np.ndarray  # H×W×2 float32, pixels: what to begin with
+    flow: np.ndarray  # h×w×2 float32, cells of the features: what to begin with
     where: np.ndarray  # h×w bool, cells of the features: it differs there from the flow that was lost
 
 
@@ -98,9 +99,9 @@ def beginnings(
     """Flows to begin with where what is lost in both frames matches far from where the flow led, and looks more alike there.
 
     Args:
-        images: the frames, uint8 grey, of any size.
+        images: the frames, H×W uint8 grey.
         flows: forward and backward, H×W×2 float32 in pixels.
-        gone: what each loses (`lost`), on a grid of any size.
+        gone: what each loses (`lost`), H×W.
         features: of the first and the second frame, h×w×C.
 
     Returns:
@@ -121,8 +122,10 @@ def beginnings(
     start, end = cells[0][mutual], cells[1][there[mutual]]
     first, second = (_fine(image, (columns, rows)) for image in images)
     ahead = _begun((first, second), flows[0], cells[0], start, end)
+    if ahead.where.sum() < _FEWEST:
+        return None
     behind = _begun((second, first), flows[1], cells[1], end, start)
-    return (ahead, behind) if ahead.where.sum() >= _FEWEST and behind.where.any() else None
+    return (ahead, behind) if behind.where.any() else None
 
 
 def _surroundings(features: np.ndarray, cells: np.ndarray) -> np.ndarray:
@@ -171,9 +174,10 @@ def _begun(
     matched, where = coarse.copy(), np.zeros(coarse.shape[:2], bool)
     matched[row, column], where[row, column] = middle[far], True
     if where.any():
-        where &= cv2.dilate(_explained_better(images, flow, matched, where), np.ones((3, 3), np.uint8)) > 0
+        confirmed = _explained_better(images, flow, matched, where)
+        where &= cv2.dilate(confirmed, np.ones((2 * _ALONG + 1,) * 2, np.uint8)) > 0
     coarse[where] = matched[where]
-    return Beginning(cv2.resize(coarse * size, (width, height), interpolation=cv2.INTER_LINEAR), where)
+    return Beginning(coarse, where)
 
 
 def _explained_better(

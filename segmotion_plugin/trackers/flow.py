@@ -21,7 +21,7 @@ from segmotion_plugin.trackers.far import beginnings, lost, unlike
 
 _WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
 
-_Flows: TypeAlias = tuple[np.ndarray, np.ndarray]  # of a pair of frames, forward and backward
+_Flows: TypeAlias = tuple[np.ndarray, np.ndarray]  # of a pair of frames: two images, or flow forward and backward
 _Begun: TypeAlias = tuple["Future[np.ndarray]", "Future[np.ndarray]"]
 
 
@@ -105,12 +105,13 @@ def pair_flows(
             flows = begun[0].result(), begun[1].result()
             if features is None:
                 return flows
-            gone = _lost((first, second), flows, absolute)
-            found = beginnings((first, second), flows, gone, (features[index], features[index + 1]))
+            images, small = _halved((first, second), flows)
+            gone = lost(images, small, absolute / 4), lost(images[::-1], small[::-1], absolute / 4)
+            found = beginnings(images, small, gone, (features[index], features[index + 1]))
             if found is not None:
                 box = _pixels_around(found[0].where | found[1].where, (width, height))
-                begin = np.ascontiguousarray(found[0].flow[box]), np.ascontiguousarray(found[1].flow[box])
-                again = submit(np.ascontiguousarray(first[box]), np.ascontiguousarray(second[box]), begin)
+                begin = _cropped((_enlarged(found[0].flow, (width, height)), _enlarged(found[1].flow, (width, height))), box)
+                again = submit(*_cropped((first, second), box), begin)
                 for seen, flow, mask, beginning, task in zip(
                     ((first, second), (second, first)), flows, gone, found, again, strict=True
                 ):
@@ -129,12 +130,23 @@ def pair_flows(
             yield finished(*pair)
 
 
-def _lost(images: _Flows, flows: _Flows, absolute: float) -> _Flows:
-    """What is lost by both flows between two grey images, at half resolution."""
+def _halved(images: _Flows, flows: _Flows) -> tuple[_Flows, _Flows]:
+    """Two grey images and the flows between them at half size."""
     size = images[0].shape[1] // 2, images[0].shape[0] // 2
     first, second = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images)
     forward, backward = (cv2.resize(flow, size, interpolation=cv2.INTER_AREA) / 2 for flow in flows)
-    return lost((first, second), (forward, backward), absolute / 4), lost((second, first), (backward, forward), absolute / 4)
+    return (first, second), (forward, backward)
+
+
+def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """H×W×2 float32 pixels of an image of `size` (width, height) from displacements h×w×2 in cells of a grid over it."""
+    rows, columns = flow.shape[:2]
+    return cv2.resize(flow * np.array([size[0] / columns, size[1] / rows], np.float32), size, interpolation=cv2.INTER_LINEAR)
+
+
+def _cropped(pair: _Flows, box: Box) -> _Flows:
+    """A box of two arrays, contiguous as OpenCV wants it."""
+    return np.ascontiguousarray(pair[0][box]), np.ascontiguousarray(pair[1][box])
 
 
 def _pixels_around(cells: np.ndarray, size: tuple[int, int], margin: int = 4) -> Box:
@@ -153,7 +165,7 @@ def _replace(
     beside = cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8))
     size = flow.shape[1::-1]
     near, was_lost = (cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)[box] > 0 for mask in (beside, gone.astype(np.uint8)))
-    first, second = (np.ascontiguousarray(image[box]) for image in seen)
+    first, second = _cropped(seen, box)
     better = unlike(first, second, flow[box]) > unlike(first, second, again).astype(np.float32) + _WORSE
     here = near & (was_lost | better)
     flow[box][here] = again[here]
