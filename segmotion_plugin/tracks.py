@@ -139,6 +139,16 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.first)
 
+    def stretches(self) -> list[tuple[int, int]]:
+        """(start, stop) of the ranges of frames, two at least, that tracks connect: at a hard cut none goes on."""
+        change = np.zeros(self.num_frames + 2, np.int64)
+        long = self.length > 1
+        np.add.at(change, self.first[long] + 1, 1)
+        np.add.at(change, (self.first + self.length)[long], -1)
+        crossed = np.cumsum(change)[1 : self.num_frames] > 0  # from a frame to the next
+        bounds = np.concatenate([[0], np.flatnonzero(~crossed) + 1, [self.num_frames]]).tolist()
+        return [(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True) if stop - start > 1]
+
     @property
     def length(self) -> np.ndarray:
         """N int64, number of frames in each run."""

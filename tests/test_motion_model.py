@@ -181,6 +181,17 @@ def test_windows_cover_every_frame_and_grow_linearly(frames: int) -> None:
     assert len(windows) <= 2 + frames / (WINDOW / 2) * 1.5
 
 
+def test_shots_are_judged_as_if_each_were_alone() -> None:
+    parts = [scene(moving=0.2, seed=seed)[0] for seed in (11, 12)]
+    frames = parts[0].num_frames
+    first = np.concatenate([parts[0].first, parts[1].first + frames])
+    offset = np.concatenate([parts[0].offset, parts[1].offset[1:] + parts[0].offset[-1]])
+    flat = [np.concatenate([getattr(p, name) for p in parts]) for name in ("xy_flat", "visible_flat", "confidence_flat")]
+    joined = Tracks(first, offset, *flat, first, 2 * frames)
+    alone = np.concatenate([classify(part, SIZE).probability for part in parts])
+    np.testing.assert_allclose(classify(joined, SIZE).probability, alone, atol=1e-5)
+
+
 def _window(ids: list[int], start: int, tracks: Tracks) -> ClipWindow:
     shown = torch.zeros(1, len(ids), WINDOW, dtype=torch.bool)
     frames = np.arange(start, min(start + WINDOW, tracks.num_frames))

@@ -55,6 +55,15 @@ def test_observations_of_a_frame_are_the_visible_ones() -> None:
         np.testing.assert_array_equal(positions, xy[ids, frame])
 
 
+def test_stretches_end_where_no_track_goes_on() -> None:
+    first, length = np.array([0, 1, 5, 6, 9]), np.array([4, 4, 3, 3, 1])
+    rows = int(length.sum())
+    offset = np.concatenate([[0], np.cumsum(length)])
+    tracks = Tracks(first, offset, np.zeros((rows, 2)), np.ones(rows, bool), np.ones(rows), first, 12)
+    # Frames 0 to 4 and 5 to 8 hang together; the others show no track, or one for a single frame.
+    assert tracks.stretches() == [(0, 5), (5, 9)]
+
+
 def test_selecting_tracks_keeps_their_observations() -> None:
     xy, visible = random_tracks(5)
     chosen = np.array([7, 2, 9])

@@ -208,7 +208,7 @@ def _merged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run `judge` on every window; N track logits and M frame logits."""
     merger = Merger(tracks, sharpness)
-    number = len(plan(tracks.num_frames))
+    number = sum(len(plan(stop - start)) for start, stop in tracks.stretches())
     if depth is not None:
         depth = np.asarray(depth, np.float32)
     for done, window in enumerate(clip_windows(tracks, image_size, depth, seed, device, _FIT), start=1):

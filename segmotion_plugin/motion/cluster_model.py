@@ -164,7 +164,8 @@ def second_look(
         N numbers to add. A track that lives in several blocks takes the greatest: it moves in the clip if it moves in one.
     """
     shift = np.full(len(tracks), -np.inf)
-    for start, stop in blocks(tracks.num_frames):
+    ranges = [(first + start, first + stop) for first, last in tracks.stretches() for start, stop in blocks(last - first)]
+    for start, stop in ranges:
         block = Block(tracks, image_size, start, stop)
         here = block.observations > 0
         judged = judged_clusters(block, logit, pooled)

@@ -97,31 +97,46 @@ def clip_windows(
         run = (tracks.first, tracks.offset, columns, tracks.visible_flat, np.ones(len(depth)), tracks.query_frame)
         as_tracks = Tracks(*run, tracks.num_frames)
     with np.errstate(over="ignore"):
-        for start, stride in plan(tracks.num_frames, strides):
-            stop = min(start + WINDOW * stride, tracks.num_frames)
-            part = tracks.window(start, stop)
-            visible = part.visible[:, ::stride]
-            enough = np.flatnonzero(visible.sum(axis=1) >= (2 if stride == 1 else _LEAST_SEEN_COARSE))
-            if len(enough) == 0:
-                continue
-            xy = part.xy[enough][:, ::stride]
-            visible = visible[enough]
-            order = keys_first(unexplained(xy, visible, image_size), shuffled(xy, visible, seed), _EVEN_KEYS)[:MOST_TRACKS]
-            chosen = enough[order]
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + start * 31 + stride) % (2**62))
-            depths = None
-            if as_tracks is not None:
-                depths = _padded(as_tracks.window(start, stop).xy[chosen][:, ::stride, 0], np.nan)[None]
-            tokens = window_tokens(
-                _padded(xy[order], 0)[None],
-                _padded(visible[order], False)[None],
-                _padded(part.confidence[chosen][:, ::stride], 0)[None],
-                torch.tensor([image_size], dtype=torch.float32),
-                options,
-                generator,
-                depths,
-            )
-            yield ClipWindow(part.ids[chosen], np.arange(start, stop, stride), stride, tokens.to(device))
+        for first, last in tracks.stretches():
+            for start, stride in plan(last - first, strides):
+                # Random numbers do not depend on what was before a cut.
+                generator = torch.Generator().manual_seed((seed * 1_000_003 + start * 31 + stride) % (2**62))
+                frames = (first + start, min(first + start + WINDOW * stride, last))
+                window = _clip_window(tracks, as_tracks, image_size, frames, stride, seed, generator, options)
+                if window is not None:
+                    yield ClipWindow(window.ids, window.frames, stride, window.tokens.to(device))
+
+
+def _clip_window(
+    tracks: Tracks,
+    depths: Tracks | None,
+    image_size: tuple[int, int],
+    frames: tuple[int, int],
+    stride: int,
+    seed: int,
+    generator: torch.Generator,
+    options: FitOptions,
+) -> ClipWindow | None:
+    """The window of a range of frames, None where it shows too little; `depths` has depths for positions."""
+    part = tracks.window(*frames)
+    visible = part.visible[:, ::stride]
+    enough = np.flatnonzero(visible.sum(axis=1) >= (2 if stride == 1 else _LEAST_SEEN_COARSE))
+    if len(enough) == 0:
+        return None
+    xy = part.xy[enough][:, ::stride]
+    visible = visible[enough]
+    order = keys_first(unexplained(xy, visible, image_size), shuffled(xy, visible, seed), _EVEN_KEYS)[:MOST_TRACKS]
+    chosen = enough[order]
+    tokens = window_tokens(
+        _padded(xy[order], 0)[None],
+        _padded(visible[order], False)[None],
+        _padded(part.confidence[chosen][:, ::stride], 0)[None],
+        torch.tensor([image_size], dtype=torch.float32),
+        options,
+        generator,
+        None if depths is None else _padded(depths.window(*frames).xy[chosen][:, ::stride, 0], np.nan)[None],
+    )
+    return ClipWindow(part.ids[chosen], np.arange(*frames, stride), stride, tokens)
 
 
 def _padded(values: np.ndarray, fill: float | bool) -> torch.Tensor:
