@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segmotion_plugin.trackers import dis
-from segmotion_plugin.trackers.far import beginnings, lost, round_trip
+from segmotion_plugin.trackers.far import beginnings, lost, pans, round_trip
 
 _WIDTH, _HEIGHT, _CELL = 640, 360, 8
 
@@ -119,3 +119,27 @@ def test_matches_that_the_pictures_do_not_confirm_are_dropped() -> None:
     still = np.zeros((160, 240, 2), np.float32)
     # The features match as before, but nothing in the picture jumped: the flow explains it perfectly.
     assert beginnings((before, before), (still, still.copy()), gone, features) is None
+
+
+@pytest.mark.parametrize("shift", [(23, -9), (-40, 14), (0, 0)])
+def test_pans_are_what_large_parts_of_two_pictures_have_in_common(shift: tuple[int, int]) -> None:
+    wall = texture(5, 1, 3.0)[..., 0]
+    first, second = wall[60:260, 200:500].copy(), wall[60 - shift[1] : 260 - shift[1], 200 - shift[0] : 500 - shift[0]].copy()
+    # What the camera follows stays where it is.
+    first[80:140, 120:180] = second[80:140, 120:180] = texture(6, 1, 3.0)[:60, :60, 0]
+    assert {shift, (0, 0)} <= {tuple(found) for found in pans(first, second, 2).tolist()}
+    assert {(-shift[0], -shift[1]), (0, 0)} <= {tuple(found) for found in pans(second, first, 2).tolist()}
+
+
+def test_a_whip_pan_is_followed_around_what_the_camera_follows() -> None:
+    pan, (y, x) = 230, np.mgrid[:_HEIGHT, :_WIDTH]
+    disc = (x - 320) ** 2 + (y - 180) ** 2 < 60**2
+    wall, thing = texture(7, 3, 2.0), texture(8, 3, 2.0)[:, :_WIDTH]
+    frames = [np.where(disc[..., None], thing, wall[:, step * pan : step * pan + _WIDTH]).astype(np.uint8) for step in (0, 1)]
+    # Features of nothing: only what the pictures have in common can tell.
+    features = [np.zeros((_HEIGHT // _CELL, _WIDTH // _CELL, 2), np.float32)] * 2
+    beside = (x > pan + 20) & ~((x - 320) ** 2 + (y - 180) ** 2 < 80**2)
+    assert right(dis.track(frames, spacing=8), (-pan, 0), beside) < 0.3
+    tracks = dis.track(frames, spacing=8, features=features)
+    assert right(tracks, (-pan, 0), beside) > 0.6
+    assert right(tracks, (0, 0), (x - 320) ** 2 + (y - 180) ** 2 < 50**2) > 0.8

@@ -1,10 +1,12 @@
-"""Motion that is too far for an image pyramid: a second beginning for the flow, from matches of backbone features.
+"""Motion that is too far for an image pyramid: a second beginning for the flow, from matches of features and from pans.
 
 A pyramid loses what is smaller than its own motion; matches of descriptors help (Brox and Malik, "Large Displacement Optical Flow",
 PAMI 2011). What was lost is known: its flow does not come home. So what does not come home in one picture is matched with what does
 not come home in the other, and the flow is computed again from there. Little is left to be mistaken for each other, because whatever
 was followed well takes no part. Most of what does not come home is merely covered by something: a match counts only where it explains
-the pictures better than the flow did.
+the pictures better than the flow did. Where much is lost, as when a fast camera blurs what it passes, the displacements that large
+parts of the pictures have in common are tried as well; phase correlation finds them (Kuglin and Hines, "The Phase Correlation Image
+Alignment Method", 1975).
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ _FAR = 1.5  # cells between a match and where the flow led
 _FINE = 2  # pixels per cell at which a match is held against the pictures
 _BETTER = 2  # grey levels by which it must explain them better
 _ALONG = 3  # cells around such a match within which others are taken along
+_MUCH = 0.1  # of the picture is lost: then pans are looked for
+_PANS, _SUPPRESSED = 3, 4  # their number; pixels around one within which no other is
+_COMMON = 0.1  # of the lost cells confirm a pan that is taken for all of them
 
 
 def round_trip(step: np.ndarray, back: np.ndarray, absolute: float) -> tuple[np.ndarray, np.ndarray]:
@@ -108,24 +113,46 @@ def beginnings(
         Forward and backward; None where nothing matches far away.
     """
     rows, columns = features[0].shape[:2]
-    cells = [np.argwhere(_cells(mask, columns, rows)) for mask in gone]
-    if min(len(found) for found in cells) < _FEWEST:
+    cells = [_cells(mask, columns, rows) for mask in gone]
+    if min(int(found.sum()) for found in cells) < _FEWEST:
         return None
+    start, end = _matches(features, cells)
+    first, second = (_fine(image, (columns, rows)) for image in images)
+    shifts = pans(first, second, _PANS) / _FINE if min(float(mask.mean()) for mask in gone) > _MUCH else np.zeros((0, 2), np.float32)
+    ahead = _begun((first, second), flows[0], cells[0], start, end, shifts)
+    if ahead.where.sum() < _FEWEST:
+        return None
+    behind = _begun((second, first), flows[1], cells[1], end, start, -shifts)
+    return (ahead, behind) if behind.where.any() else None
+
+
+def pans(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """count×2 float32 displacements (x, y) in pixels that most of two h×w grey images have in common, the likeliest first."""
+    height, width = first.shape
+    fade = np.outer(np.hanning(height), np.hanning(width))
+    spectra = [np.fft.rfft2((image - image.mean()) * fade) for image in (first, second)]
+    product = spectra[1] * np.conj(spectra[0])
+    size = np.abs(product)
+    likeness = np.fft.irfft2(product / (size + 1e-3 * size.mean() + 1e-12), s=(height, width))
+    likeness = cv2.GaussianBlur(np.fft.fftshift(likeness).astype(np.float32), (0, 0), 1)
+    found = []
+    for _ in range(count):
+        y, x = np.unravel_index(int(likeness.argmax()), likeness.shape)
+        found.append((x - width // 2, y - height // 2))
+        likeness[max(0, y - _SUPPRESSED) : y + _SUPPRESSED + 1, max(0, x - _SUPPRESSED) : x + _SUPPRESSED + 1] = -np.inf
+    return np.array(found, np.float32)
+
+
+def _matches(features: tuple[np.ndarray, np.ndarray], marked: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """m×2 cells (row, column) of the first frame and of the second, among those that are marked, which are each other's best match."""
+    cells = [np.argwhere(mask) for mask in marked]
     first, second = (_surroundings(seen, found) for seen, found in zip(features, cells, strict=True))
     alike = first @ second.T
     apart = np.abs(cells[0][:, None] - cells[1][None]).max(axis=2)
-    alike[apart > _REACH * columns] = -1
+    alike[apart > _REACH * features[0].shape[1]] = -1
     there, back = alike.argmax(axis=1), alike.argmax(axis=0)
     mutual = back[there] == np.arange(len(there))
-    if mutual.sum() < _FEWEST:
-        return None
-    start, end = cells[0][mutual], cells[1][there[mutual]]
-    first, second = (_fine(image, (columns, rows)) for image in images)
-    ahead = _begun((first, second), flows[0], cells[0], start, end)
-    if ahead.where.sum() < _FEWEST:
-        return None
-    behind = _begun((second, first), flows[1], cells[1], end, start)
-    return (ahead, behind) if behind.where.any() else None
+    return cells[0][mutual], cells[1][there[mutual]]
 
 
 def _surroundings(features: np.ndarray, cells: np.ndarray) -> np.ndarray:
@@ -149,58 +176,80 @@ def _fine(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _begun(
-    images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.ndarray
+    images: tuple[np.ndarray, np.ndarray],
+    flow: np.ndarray,
+    lost_cells: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    shifts: np.ndarray,
 ) -> Beginning:
-    """The flow with cells (row, column) replaced where the middle one of the displacements that matched nearby is far from it.
+    """The flow with lost cells replaced where something else, far from it, explains the pictures better.
+
+    What is tried is the middle one of the displacements that matched nearby, and displacements that much has in common.
 
     Args:
         images: the first and the second, see `_fine`.
         flow: from the first to the second, H×W×2.
-        cells: n×2 that are lost.
-        start: m×2 cells with a match...
+        lost_cells: h×w bool.
+        start: m×2 cells (row, column) with a match...
         end: ...and where it is.
+        shifts: k×2 displacements (x, y), cells.
     """
     height, width = flow.shape[:2]
-    grid = images[0].shape[1] // _FINE, images[0].shape[0] // _FINE
-    steps = (end - start)[:, ::-1].astype(np.float32)
-    near = cKDTree(start).query(cells, k=min(_NEIGHBOURS, len(start)))[1]
-    choices = steps[near]
-    apart = np.abs(choices[:, :, None] - choices[:, None]).sum(axis=(2, 3))
-    middle = choices[np.arange(len(cells)), apart.argmin(axis=1)]
-    size = np.array([width / grid[0], height / grid[1]], np.float32)
-    coarse = cv2.resize(flow, grid, interpolation=cv2.INTER_AREA) / size
-    far = np.abs(middle - coarse[cells[:, 0], cells[:, 1]]).max(axis=1) > _FAR
-    row, column = cells[far].T
-    matched, where = coarse.copy(), np.zeros(coarse.shape[:2], bool)
-    matched[row, column], where[row, column] = middle[far], True
-    if where.any():
-        confirmed = _explained_better(images, flow, matched, where)
-        where &= cv2.dilate(confirmed, np.ones((2 * _ALONG + 1,) * 2, np.uint8)) > 0
-    coarse[where] = matched[where]
+    rows, columns = lost_cells.shape
+    coarse = cv2.resize(flow, (columns, rows), interpolation=cv2.INTER_AREA) / np.array([width / columns, height / rows], np.float32)
+    tried = [np.broadcast_to(shift, coarse.shape) for shift in shifts]
+    if len(start) >= _FEWEST:
+        tried.append(_matched(coarse, np.argwhere(lost_cells), start, end))
+    where = np.zeros(lost_cells.shape, bool)
+    gains = [_gain(images, flow, choice, lost_cells & (np.abs(choice - coarse).max(axis=2) > _FAR)) for choice in tried]
+    if not gains:
+        return Beginning(coarse, where)
+    best, most = np.argmax(gains, axis=0), np.max(gains, axis=0)
+    better = most > _BETTER
+    where = np.isfinite(most) & (cv2.dilate(better.astype(np.uint8), np.ones((2 * _ALONG + 1,) * 2, np.uint8)) > 0)
+    if len(shifts):
+        votes = np.bincount(best[better], minlength=len(tried))[: len(shifts)]
+        pan = int(votes.argmax())
+        if votes[pan] > _COMMON * lost_cells.sum():
+            rest = ~where & np.isfinite(gains[pan])
+            best[rest], where = pan, where | rest
+    for number, choice in enumerate(tried):
+        here = where & (best == number)
+        coarse[here] = choice[here]
     return Beginning(coarse, where)
 
 
-def _explained_better(
-    images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, matched: np.ndarray, where: np.ndarray
-) -> np.ndarray:
-    """h×w uint8: marked cells in which matches explain the first image better than the flow does.
+def _matched(coarse: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """h×w×2 displacements in cells: at n×2 `cells` the middle one of those of the nearest matches, elsewhere as they are."""
+    steps = (end - start)[:, ::-1].astype(np.float32)
+    choices = steps[cKDTree(start).query(cells, k=min(_NEIGHBOURS, len(start)))[1]]
+    apart = np.abs(choices[:, :, None] - choices[:, None]).sum(axis=(2, 3))
+    matched = coarse.copy()
+    matched[cells[:, 0], cells[:, 1]] = choices[np.arange(len(cells)), apart.argmin(axis=1)]
+    return matched
+
+
+def _gain(images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, choice: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """h×w float32: grey levels by which a choice explains the first image better than the flow in marked cells; elsewhere -inf.
 
     Args:
         images: the first and the second, see `_fine`.
         flow: H×W×2, pixels.
-        matched: h×w×2, cells.
-        where: h×w bool, some marked.
+        choice: h×w×2, cells.
+        where: h×w bool.
     """
+    gain = np.full(where.shape, -np.inf, np.float32)
+    if not where.any():
+        return gain
     rows, columns = box_around(where, 2)
     window = slice(_FINE * rows.start, _FINE * rows.stop), slice(_FINE * columns.start, _FINE * columns.stop)
     size = images[0].shape[::-1]
     measured = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * np.float32(size[0] / flow.shape[1])
-    choice = cv2.resize(matched, size, interpolation=cv2.INTER_LINEAR) * np.float32(_FINE)
-    best = unlike(*images, measured, window).astype(np.float32)
-    # A match is as coarse as a cell.
-    shifts = [np.array([x, y], np.float32) for x in (-1, 0, 1) for y in (-1, 0, 1)]
-    least = np.min([unlike(*images, choice + shift, window) for shift in shifts], axis=0)
-    gain = cv2.resize(best - least, where[rows, columns].shape[::-1], interpolation=cv2.INTER_AREA)
-    better = np.zeros(where.shape, np.uint8)
-    better[rows, columns] = where[rows, columns] & (gain > _BETTER)
-    return better
+    fine = cv2.resize(np.ascontiguousarray(choice), size, interpolation=cv2.INTER_LINEAR) * np.float32(_FINE)
+    now = unlike(*images, measured, window).astype(np.float32)
+    # A choice is as coarse as a cell.
+    least = np.min([unlike(*images, fine + np.array([x, y], np.float32), window) for x in (-1, 0, 1) for y in (-1, 0, 1)], axis=0)
+    inside = where[rows, columns]
+    gain[rows, columns] = np.where(inside, cv2.resize(now - least, inside.shape[::-1], interpolation=cv2.INTER_AREA), -np.inf)
+    return gain
