@@ -18,19 +18,22 @@ FOCAL = 560.0
 FRAMES = 24
 
 
-def street(noise: float = 0.1, speed: float = 0.08, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def street(
+    noise: float = 0.1, speed: float = 0.08, seed: int = 0, more: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Ground, a wall, a pole near the camera and a ball that rolls across, by a camera that goes sideways and turns a little.
 
     Returns:
-        N×T×2 positions in pixels, and N kinds: 0 ground and wall, 1 pole, 2 ball.
+        N×T×2 positions in pixels, and N kinds: 0 ground and wall, 1 pole, 2 ball, 3 further points that are given.
     """
+    more = np.zeros((0, 3)) if more is None else more
     rng = np.random.default_rng(seed)
     ground = np.stack([rng.uniform(-8, 10, 260), np.full(260, 1.5), rng.uniform(4, 20, 260)], axis=1)
     wall = np.stack([rng.uniform(-12, 14, 200), rng.uniform(-5, 1.5, 200), np.full(200, 20.0)], axis=1)
     pole = np.stack([rng.uniform(-0.05, 0.05, 14), np.linspace(-1, 1.4, 14), np.full(14, 4.5)], axis=1)
     ball = np.array([1.0, 1.0, 8.0]) + rng.uniform(-0.3, 0.3, (14, 3))
-    points = np.concatenate([ground, wall, pole, ball])
-    kind = np.repeat([0, 1, 2], [460, 14, 14])
+    points = np.concatenate([ground, wall, pole, ball, more])
+    kind = np.repeat([0, 1, 2, 3], [460, 14, 14, len(more)])
     time = np.arange(FRAMES)
     place = points[:, None] + (kind == 2)[:, None, None] * time[None, :, None] * np.array([0.0, -0.01, speed])
     center = np.stack([0.05 * time, 0.01 * np.sin(time), 0.02 * time], axis=1)
@@ -129,6 +132,16 @@ def test_a_large_cluster_that_stays_at_its_places_is_explained_and_a_mover_is_no
     few = np.zeros(len(kind), bool)
     few[260:264] = True
     assert rigidity.explained([whole(wall), whole(kind == 2), whole(few)]).tolist() == [True, False, False]
+
+
+def test_what_would_have_to_stand_before_everything_else_is_not_explained() -> None:
+    # A scooter beside which the camera drives looks like a thing close to the lens.
+    for depth, plausible in ((1.0, False), (4.0, True)):
+        middle = np.array([0.6 + 0.12 * depth, 0.1, depth])
+        near = middle + np.random.default_rng(8).uniform(-0.08, 0.08, (60, 3)) * [depth, depth, 1]
+        xy, kind = street(more=near)
+        rigidity = Rigidity(Block(tracked(xy), SIZE, 0, FRAMES), np.where(kind == 3, 2.0, -3.0))
+        assert rigidity.explained([whole(kind == 3)]).tolist() == [plausible], depth
 
 
 def test_a_static_thing_that_the_logits_call_moving_is_made_static_and_a_ball_on_it_is_not() -> None:

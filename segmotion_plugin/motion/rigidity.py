@@ -31,6 +31,8 @@ _MOST = 6.0  # same pixels; what is worse is equally bad
 _SOFT, _SOFT_MEDIAN = 0.3, 0.1  # same pixels, added before logarithms are taken
 _ROUNDS, _SCALE = 4, 3.0  # of robust triangulation, and the scale of its weights, same pixels
 _EXPLAINED = (3.0, 6.0)  # errors over the noise, of one half and of three quarters of a cluster that is static
+_NEAREST = 2.0  # how much nearer it may be than the nearest of what seems static
+_NEAR_PERCENTILE = 95
 _FAR_OFF = 100.0  # same pixels, at which errors are cut
 
 
@@ -42,12 +44,14 @@ class Misfit:
         error: n, root mean square distance to the projections of the best place.
         across: n, its horizontal part.
         in_front: n, share of the observations for which that place is in front of the camera.
+        nearness: n, mean of its inverse depths, 1 for the middle one of the tracks that told the cameras; 0 far away.
         observations: n.
     """
 
     error: np.ndarray
     across: np.ndarray
     in_front: np.ndarray
+    nearness: np.ndarray
     observations: np.ndarray
 
 
@@ -77,10 +81,10 @@ def misfit(cameras: RigidCameras, unit: float, point: np.ndarray, frame: np.ndar
     squares = rows.transpose(0, 2, 1) @ rows
     inside = np.zeros(count, np.int64)
     inside[some] = np.arange(len(some))
-    error, across, front = (np.full(count, np.inf) for _ in range(3))
+    error, across, front, near = (np.full(count, np.inf) for _ in range(4))
     # A camera that hardly moves would put points into its own centre, which no line misses, so that far away is tried, too.
     for columns in (3, 4):
-        weight, rest, ahead = np.ones(len(point)), np.zeros((len(point), 2)), np.zeros(len(point))
+        weight, rest, ahead, inverse = np.ones(len(point)), np.zeros((len(point), 2)), np.zeros(len(point)), np.zeros(len(point))
         for _ in range(_ROUNDS if len(some) else 0):
             normal = np.add.reduceat(squares[:, :columns, :columns] * weight[:, None, None], begin)
             normal /= np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)[:, None, None]
@@ -89,14 +93,34 @@ def misfit(cameras: RigidCameras, unit: float, point: np.ndarray, frame: np.ndar
             depth = np.where(np.abs(view[:, 2]) < 1e-9, 1e-9, view[:, 2])
             rest = (view[:, :2] / depth[:, None] - place) * (cameras.focal / unit)
             weight = 1 / (depth**2 * (1 + (rest**2).sum(axis=1) / _SCALE**2))
-            ahead = depth * position[inside[point], 3] > 0 if columns == 4 else np.ones(len(point))
-        values = ((rest**2).sum(axis=1), rest[:, 0] ** 2, ahead)
+            if columns == 4:
+                inverse = position[inside[point], 3] / depth
+            ahead = inverse > 0 if columns == 4 else np.ones(len(point))
+        values = ((rest**2).sum(axis=1), rest[:, 0] ** 2, ahead, np.abs(inverse))
         means = [np.bincount(point, np.minimum(value, _FAR_OFF**2), count) / np.maximum(number, 1) for value in values]
         better = means[0] < error
-        for best, mean in zip((error, across, front), means, strict=True):
+        for best, mean in zip((error, across, front, near), means, strict=True):
             best[better] = mean[better]
-    error[number == 0] = across[number == 0] = front[number == 0] = np.nan
-    return Misfit(np.sqrt(error), np.sqrt(across), front, number)
+    for value in (error, across, front, near):
+        value[number == 0] = np.nan
+    return Misfit(np.sqrt(error), np.sqrt(across), front, near, number)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Cameras, and how tracks that seem static fit them.
+
+    Attributes:
+        cameras: of the block.
+        noise: their median error, pixels of an image 854 wide.
+        noise_across: its horizontal part.
+        nearest: nearness (see `Misfit`) that few of them exceed.
+    """
+
+    cameras: RigidCameras
+    noise: float
+    noise_across: float
+    nearest: float
 
 
 class Rigidity:
@@ -111,11 +135,8 @@ class Rigidity:
         self.block, self.logit = block, logit
 
     @cached_property
-    def fitted(self) -> tuple[RigidCameras, float, float] | None:
-        """Cameras, the median error of tracks that seem static, and its horizontal part, pixels of an image 854 wide.
-
-        None where no cameras are found, or ones too noisy to tell anything.
-        """
+    def fitted(self) -> Fitted | None:
+        """Cameras and their noise; None where no cameras are found, or ones too noisy to tell anything."""
         cameras = solve(self.block, self.logit)
         if cameras is None:
             return None
@@ -124,7 +145,10 @@ class Rigidity:
         long = still.observations >= _LONG
         if not long.any() or not np.median(still.error[long]) <= _NOISIEST:
             return None
-        return cameras, float(np.median(still.error[long])), float(np.median(still.across[long]))
+        noise = float(np.median(still.error[long]))
+        fits = long & (still.error <= _EXPLAINED[0] * noise + _SOFT)
+        nearest = float(np.percentile(still.nearness[fits], _NEAR_PERCENTILE))
+        return Fitted(cameras, noise, float(np.median(still.across[long])), nearest)
 
     def _sample(self, ids: np.ndarray, most: int) -> np.ndarray:
         """About `most` of some tracks, whatever their order."""
@@ -136,7 +160,7 @@ class Rigidity:
         out = np.full((len(found), len(RIGID)), np.nan)
         if not found or self.fitted is None:
             return out
-        cameras, noise, noise_across = self.fitted
+        cameras, noise, noise_across = self.fitted.cameras, self.fitted.noise, self.fitted.noise_across
         members = np.unique(np.concatenate([cluster.members for cluster in found]))
         tracks = _of_tracks(cameras, self.block, members)
         known = tracks.observations >= _SHORT
@@ -162,12 +186,13 @@ class Rigidity:
     def explained(self, found: Sequence[Cluster]) -> np.ndarray:
         """K flags of clusters most of whose tracks stay at one place each, as well as static tracks do.
 
-        That one half does and three quarters nearly do is as good as proof for many tracks, not for few.
+        That one half does and three quarters nearly do is as good as proof for many tracks, not for few. But whatever goes along the
+        camera's own path stays at some place, too, most often one much nearer than the ground it stands on: that proves nothing.
         """
         out = np.zeros(len(found), bool)
         if not found or self.fitted is None:
             return out
-        cameras, noise, _ = self.fitted
+        cameras, noise = self.fitted.cameras, self.fitted.noise
         members = np.sort(self._sample(np.unique(np.concatenate([cluster.members for cluster in found])), _SAMPLE_OF_LARGE))
         tracks = _of_tracks(cameras, self.block, members)
         bounds = np.array(_EXPLAINED) * min(noise, _NOISIEST_PROOF) + _SOFT
@@ -179,7 +204,8 @@ class Rigidity:
             if long.sum() >= _FEWEST and 2 * weight[long].sum() > weight.sum():
                 error = tracks.error[inside][long]
                 shares = [np.average(error < bound, weights=weight[long]) for bound in bounds]
-                out[row] = bool(shares[0] > 0.5 and shares[1] > 0.75)
+                near = float(np.median(tracks.nearness[inside][long]))
+                out[row] = bool(shares[0] > 0.5 and shares[1] > 0.75 and near <= _NEAREST * self.fitted.nearest)
         return out
 
 
