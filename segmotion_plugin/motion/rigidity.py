@@ -95,7 +95,7 @@ def misfit(cameras: RigidCameras, unit: float, point: np.ndarray, frame: np.ndar
             weight = 1 / (depth**2 * (1 + (rest**2).sum(axis=1) / _SCALE**2))
             if columns == 4:
                 inverse = position[inside[point], 3] / depth
-            ahead = inverse > 0 if columns == 4 else np.ones(len(point))
+            ahead = (inverse > 0).astype(float) if columns == 4 else np.ones(len(point))
         values = ((rest**2).sum(axis=1), rest[:, 0] ** 2, ahead, np.abs(inverse))
         means = [np.bincount(point, np.minimum(value, _FAR_OFF**2), count) / np.maximum(number, 1) for value in values]
         better = means[0] < error
