@@ -15,6 +15,7 @@ from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relati
 from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
 from segmotion_plugin.motion.windows import KEYS, ClipWindow, Merger, clip_windows, plan
+from segmotion_plugin.parallel import in_order, one_thread_each
 from segmotion_plugin.tracks import TrackMotion, Tracks
 
 THRESHOLD = 0.5
@@ -99,14 +100,12 @@ def merged_logits(
         relations = torch.from_numpy(relation_features(features, model.config.semantic_size)).to(device)
 
     def judge(window: ClipWindow) -> tuple[np.ndarray, np.ndarray]:
-        if pairs is not None:
-            pairs.add(window)
         semantics = None if relations is None else relations[torch.from_numpy(window.ids).to(device)][None]
         with torch.inference_mode():
             track_logit, frame_logit = model(window.tokens, semantics, KEYS)
         return track_logit[0].float().cpu().numpy(), frame_logit[0].float().cpu().numpy()
 
-    return _merged(tracks, image_size, depth, seed, device, SHARPNESS, judge, progress)
+    return _merged(tracks, image_size, depth, seed, device, SHARPNESS, judge, progress, pairs)
 
 
 def classify_geometric(
@@ -205,16 +204,21 @@ def _merged(
     sharpness: float,
     judge: Callable[[ClipWindow], tuple[np.ndarray, np.ndarray]],
     progress: Callable[[float], None] | None,
+    pairs: PairMeans | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run `judge` on every window; N track logits and M frame logits."""
+    """Run `judge` on every window, some side by side; N track logits and M frame logits. `pairs` collects what it will."""
     merger = Merger(tracks, sharpness)
     number = sum(len(plan(stop - start)) for start, stop in tracks.stretches())
     if depth is not None:
         depth = np.asarray(depth, np.float32)
-    for done, window in enumerate(clip_windows(tracks, image_size, depth, seed, device, _FIT), start=1):
-        merger.add(window, *judge(window))
-        if progress is not None:
-            progress(done / number)
+    windows = clip_windows(tracks, image_size, depth, seed, device, _FIT)
+    with one_thread_each():
+        for done, (window, logits) in enumerate(in_order(lambda window: (window, judge(window)), windows), start=1):
+            merger.add(window, *logits)
+            if pairs is not None:
+                pairs.add(window)
+            if progress is not None:
+                progress(done / number)
     return merger.result()
 
 
