@@ -16,11 +16,11 @@ from segmotion_plugin.motion.rigid_cameras import RigidCameras, solve
 
 RIGID = (
     "residual to cameras", "residual to cameras, across", "residual of median motion", "residual of median motion, across",
-    "in front", "noise of cameras", "nearer than all", "nearer than the ground below",
+    "in front", "noise of cameras",
 )  # fmt: skip
 
 _SEEMS_STATIC = -1.0  # logit of the tracks that tell the noise
-_SAMPLE = 1000  # of them
+_SAMPLE = 400  # of them
 _SAMPLE_OF_LARGE = 1000  # of the tracks of all larger clusters
 _FEWEST = 8  # tracks of one of these that prove anything
 _LONG = 6  # observations of a track or of a median motion that can be tested
@@ -33,9 +33,6 @@ _ROUNDS, _SCALE = 4, 3.0  # of robust triangulation, and the scale of its weight
 _EXPLAINED = (3.0, 6.0)  # errors over the noise, of one half and of three quarters of a cluster that is static
 _NEAREST = 2.0  # how much nearer it may be than the nearest of what seems static
 _NEAR_PERCENTILE = 95
-_SOFT_NEARNESS = 0.05  # added before logarithms are taken
-_GROUND = 4  # tracks that tell how near the ground below is
-_GROUND_REACH = 0.12  # of the longer side, how far from the lowest point of a cluster they are at most
 _FAR_OFF = 100.0  # same pixels, at which errors are cut
 
 
@@ -118,16 +115,12 @@ class Fitted:
         noise: their median error, pixels of an image 854 wide.
         noise_across: its horizontal part.
         nearest: nearness (see `Misfit`) that few of them exceed.
-        still: s indices of some of them that fit well.
-        nearness: s, theirs.
     """
 
     cameras: RigidCameras
     noise: float
     noise_across: float
     nearest: float
-    still: np.ndarray
-    nearness: np.ndarray
 
 
 class Rigidity:
@@ -140,7 +133,6 @@ class Rigidity:
 
     def __init__(self, block: Block, logit: np.ndarray) -> None:
         self.block, self.logit = block, logit
-        self._still_at: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
     def fitted(self) -> Fitted | None:
@@ -148,15 +140,15 @@ class Rigidity:
         cameras = solve(self.block, self.logit)
         if cameras is None:
             return None
-        static = self._sample(np.flatnonzero((self.logit < _SEEMS_STATIC) & (self.block.observations >= _LONG)), _SAMPLE)
-        still = _of_tracks(cameras, self.block, static)
+        static = np.flatnonzero((self.logit < _SEEMS_STATIC) & (self.block.observations >= _LONG))
+        still = _of_tracks(cameras, self.block, self._sample(static, _SAMPLE))
         long = still.observations >= _LONG
         if not long.any() or not np.median(still.error[long]) <= _NOISIEST:
             return None
         noise = float(np.median(still.error[long]))
         fits = long & (still.error <= _EXPLAINED[0] * noise + _SOFT)
         nearest = float(np.percentile(still.nearness[fits], _NEAR_PERCENTILE))
-        return Fitted(cameras, noise, float(np.median(still.across[long])), nearest, static[fits], still.nearness[fits])
+        return Fitted(cameras, noise, float(np.median(still.across[long])), nearest)
 
     def _sample(self, ids: np.ndarray, most: int) -> np.ndarray:
         """About `most` of some tracks, whatever their order."""
@@ -164,7 +156,7 @@ class Rigidity:
         return ids[np.lexsort((*start.T, self.block.tracks.first[ids]))][:: max(1, len(ids) // most)]
 
     def channels(self, found: Sequence[Cluster]) -> np.ndarray:
-        """Channels `RIGID` of K clusters, K×8; NaN where they could not be measured."""
+        """Channels `RIGID` of K clusters, K×6; NaN where they could not be measured."""
         out = np.full((len(found), len(RIGID)), np.nan)
         if not found or self.fitted is None:
             return out
@@ -189,31 +181,7 @@ class Rigidity:
         out[long, 3] = _over(whole.across[long], noise_across, _SOFT_MEDIAN)
         out[long, 4] = whole.in_front[long]
         out[:, 5] = np.log(noise + _SOFT_MEDIAN)
-        near = np.log(whole.nearness + _SOFT_NEARNESS)
-        out[long, 6] = near[long] - np.log(self.fitted.nearest + _SOFT_NEARNESS)
-        ground = np.array([self._nearness_below(cluster) for cluster in found])
-        out[long, 7] = near[long] - np.log(ground[long] + _SOFT_NEARNESS)
         return out
-
-    def _nearness_below(self, cluster: Cluster) -> float:
-        """Median nearness of the still tracks beside and below the lowest member of a cluster; NaN where none is close.
-
-        What is rigid with the world and stands on the ground is as near as the ground there, however it moves in the picture.
-        """
-        fitted = self.fitted
-        frame = (cluster.first + cluster.last) // 2
-        xy, shown = self.block.position(cluster.members, frame)
-        if fitted is None or not shown.any():
-            return np.nan
-        lowest = xy[shown][xy[shown, 1].argmax()]
-        if frame not in self._still_at:
-            self._still_at[frame] = self.block.position(fitted.still, frame)
-        place, seen = self._still_at[frame]
-        seen = seen & (place[:, 1] > lowest[1]) & ~np.isin(fitted.still, cluster.members)
-        distance = np.where(seen, np.linalg.norm(place - lowest, axis=1), np.inf)
-        closest = np.argsort(distance, kind="stable")[:_GROUND]
-        closest = closest[distance[closest] < _GROUND_REACH * self.block.size.max()]
-        return float(np.median(fitted.nearness[closest])) if len(closest) else np.nan
 
     def explained(self, found: Sequence[Cluster]) -> np.ndarray:
         """K flags of clusters most of whose tracks stay at one place each, as well as static tracks do.
