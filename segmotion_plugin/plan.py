@@ -156,5 +156,5 @@ def features_of_tracks(tracks: Tracks, features: RawStore, size: tuple[int, int]
     scale = np.array([features.shape[1] / size[0], features.shape[0] / size[1]], np.float32)
     for frame in np.unique(query).tolist():
         here = np.flatnonzero((query == frame) & np.isfinite(position[:, 0]))
-        result[here] = sample(features[frame].astype(np.float32), position[here] * scale)
+        result[here] = sample(features[frame], position[here] * scale)
     return result

@@ -159,11 +159,11 @@ class Densifier:
                 np.concatenate([label, pixel_label]),
                 np.concatenate([trust, pixel_trust]),
             )
-            features = self.features[frame]
+            features = np.asarray(self.features[frame], np.float32)
             size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
             colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
             place = position_inputs(xy[:, 0] / self.width * 2 - 1, xy[:, 1] / self.height * 2 - 1)
-            inputs.append(np.concatenate([sample(features.astype(np.float32), xy * size), colour, place], axis=1).astype(np.float32))
+            inputs.append(np.concatenate([sample(features, xy * size), colour, place], axis=1).astype(np.float32))
             target.append(label)
             weight.append(trust)
             at.append(np.full(len(xy), frame))
@@ -179,7 +179,8 @@ class Densifier:
         )
         weights = fit_logistic(local, prior=self._model, ridge=options.local_ridge, steps=4)
         c = self.channels
-        score = cv2.resize(self.features[frame].astype(np.float32) @ weights[:c], (self.w, self.h), interpolation=cv2.INTER_LINEAR)
+        coarse = np.asarray(self.features[frame], np.float32) @ weights[:c]
+        score = cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_LINEAR)
         score = score + colour_inputs(scaled_lab(self._half(frame))) @ weights[c : c + COLOUR_CHANNELS]
         c += COLOUR_CHANNELS
         score = score + self._position @ weights[c : c + POSITION_CHANNELS] + weights[-1]

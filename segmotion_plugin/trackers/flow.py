@@ -42,7 +42,7 @@ class FlowStore:
 
     def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Flows frame → frame + 1 and frame + 1 → frame, each h×w×2 float32 at half size."""
-        forward, backward = self._store[frame].astype(np.float32)
+        forward, backward = self._store[frame]
         return forward, backward
 
     def flush(self) -> None:
