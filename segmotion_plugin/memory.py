@@ -6,8 +6,10 @@ import ctypes
 import sys
 
 # Parameters of glibc's mallopt(3).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _LARGEST_REUSED = 32 * 2**20  # bytes; glibc takes no more for the threshold
+_KEPT, _AHEAD = 256 * 2**20, 16 * 2**20  # bytes that are kept at most, and taken at once
+_ARENAS = 2  # each keeps memory of its own, so there are few
 
 
 def keep_freed_memory() -> bool:
@@ -24,5 +26,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = ((_MMAP_THRESHOLD, _LARGEST_REUSED), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20))
+    settings = ((_MMAP_THRESHOLD, _LARGEST_REUSED), (_TRIM_THRESHOLD, _KEPT), (_TOP_PAD, _AHEAD), (_ARENA_MAX, _ARENAS))
     return all([mallopt(parameter, value) == 1 for parameter, value in settings])
