@@ -26,6 +26,7 @@ _RELATIVE = 0.01
 _REACH = 0.3  # of the features' width: how far is matched
 _WINDOW, _UNLIKE = 5, 24  # pixels, and the mean difference in grey levels above which two places do not look alike
 _LOST = 0.25  # of the pixels of a cell are lost
+_ROWS = 512  # cells that are matched at a time
 _NEIGHBOURS = 7  # matches of which the middle one is taken
 _FEWEST = 4  # cells below which there is nothing to begin from
 _FAR = 1.5  # cells between a match and where the flow led
@@ -145,12 +146,19 @@ def pans(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
 
 def _matches(features: tuple[np.ndarray, np.ndarray], marked: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """m×2 cells (row, column) of the first frame and of the second, among those that are marked, which are each other's best match."""
-    cells = [np.argwhere(mask) for mask in marked]
+    cells = [np.argwhere(mask).astype(np.int32) for mask in marked]
     first, second = (_surroundings(seen, found) for seen, found in zip(features, cells, strict=True))
-    alike = first @ second.T
-    apart = np.abs(cells[0][:, None] - cells[1][None]).max(axis=2)
-    alike[apart > _REACH * features[0].shape[1]] = -1
-    there, back = alike.argmax(axis=1), alike.argmax(axis=0)
+    there, back, most = np.zeros(len(first), np.int64), np.zeros(len(second), np.int64), np.full(len(second), -np.inf, np.float32)
+    # Some rows at a time: half of the picture against half of the other would take gigabytes.
+    for begin in range(0, len(first), _ROWS):
+        some = slice(begin, begin + _ROWS)
+        alike = first[some] @ second.T
+        apart = np.abs(cells[0][some, None] - cells[1][None]).max(axis=2)
+        alike[apart > _REACH * features[0].shape[1]] = -1
+        there[some] = alike.argmax(axis=1)
+        row = alike.argmax(axis=0)
+        value = alike[row, np.arange(len(second))]
+        back, most = np.where(value > most, begin + row, back), np.maximum(value, most)
     mutual = back[there] == np.arange(len(there))
     return cells[0][mutual], cells[1][there[mutual]]
 
