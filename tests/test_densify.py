@@ -82,6 +82,18 @@ def test_a_local_model_of_a_small_mover_fits_no_worse_than_the_prior(seed: int) 
     assert loss(fit_logistic(samples, prior=prior, ridge=2.0, steps=4)) < loss(prior)
 
 
+def test_fewer_samples_that_stand_for_all_give_nearly_the_same_model() -> None:
+    rng = np.random.default_rng(4)
+    inputs = rng.normal(size=(20_001, 3)).astype(np.float32)
+    target = (inputs @ [1.0, -2.0, 0.5] + rng.logistic(size=len(inputs)) > 0).astype(np.float32)
+    samples = Samples(inputs, target, rng.uniform(0.5, 1.5, len(inputs)), np.arange(len(inputs)))
+    few = samples.thinned(5000)
+    assert len(few.target) <= 5000 and few.weight.sum() == pytest.approx(samples.weight.sum(), rel=0.03)
+    np.testing.assert_array_equal(few.inputs, inputs[few.frame])
+    np.testing.assert_allclose(fit_logistic(few, ridge=3.0), fit_logistic(samples, ridge=3.0), atol=0.15)
+    assert samples.thinned(len(inputs)) is samples
+
+
 def test_pixels_belong_to_the_nearest_track() -> None:
     dynamic = np.zeros((20, 40), bool)
     dynamic[5:15, 4:36] = True

@@ -43,6 +43,13 @@ class Samples:
     weight: np.ndarray
     frame: np.ndarray
 
+    def thinned(self, most: int) -> Samples:
+        """Every k-th point, each for k of them, so that about `most` are left; all where there are no more than that."""
+        every = -(-len(self.target) // most)
+        if every <= 1:
+            return self
+        return Samples(self.inputs[::every], self.target[::every], every * self.weight[::every], self.frame[::every])
+
 
 def fit_logistic(samples: Samples, prior: np.ndarray | None = None, ridge: float = 1.0, steps: int = 8) -> np.ndarray:
     """Weights (D+1, bias last) of a logistic regression by Newton's method.

@@ -34,6 +34,7 @@ from segmotion_plugin.trackers.flow import FlowStore
 from segmotion_plugin.tracks import Tracks
 
 _STEPS = 32.0  # in which log odds of 1 are stored
+_MOST_SAMPLES = 150_000  # that the whole clip's model is fitted to: those of some 120 frames
 _BEYOND = 16  # pixels around the evidence for motion in which the cut is solved
 
 
@@ -79,7 +80,7 @@ class Densifier:
         self._lock = threading.Lock()
         self._tellers, self._drawers = ThreadPoolExecutor(max_workers=THREADS), ThreadPoolExecutor(max_workers=THREADS)
         self._samples = self._collect()
-        self._model = fit_logistic(self._samples, ridge=self.options.ridge)
+        self._model = fit_logistic(self._samples.thinned(_MOST_SAMPLES), ridge=self.options.ridge)
 
     def _halved(self, frame: int) -> np.ndarray:
         return cv2.resize(self.clip.frames[frame], (self.w, self.h), interpolation=cv2.INTER_AREA)
