@@ -210,9 +210,12 @@ def _begun(
     if len(start) >= _FEWEST:
         tried.append(_matched(coarse, np.argwhere(lost_cells), start, end))
     where = np.zeros(lost_cells.shape, bool)
-    gains = [_gain(images, flow, choice, lost_cells & (np.abs(choice - coarse).max(axis=2) > _FAR)) for choice in tried]
-    if not gains:
+    if not tried:
         return Beginning(coarse, where)
+    size = images[0].shape[::-1]
+    measured = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * np.float32(size[0] / width)
+    now = unlike(*images, measured).astype(np.float32)
+    gains = [_gain(images, now, choice, lost_cells & (np.abs(choice - coarse).max(axis=2) > _FAR)) for choice in tried]
     best, most = np.argmax(gains, axis=0), np.max(gains, axis=0)
     better = most > _BETTER
     where = np.isfinite(most) & (cv2.dilate(better.astype(np.uint8), np.ones((2 * _ALONG + 1,) * 2, np.uint8)) > 0)
@@ -238,12 +241,12 @@ def _matched(coarse: np.ndarray, cells: np.ndarray, start: np.ndarray, end: np.n
     return matched
 
 
-def _gain(images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, choice: np.ndarray, where: np.ndarray) -> np.ndarray:
+def _gain(images: tuple[np.ndarray, np.ndarray], now: np.ndarray, choice: np.ndarray, where: np.ndarray) -> np.ndarray:
     """h×w float32: grey levels by which a choice explains the first image better than the flow in marked cells; elsewhere -inf.
 
     Args:
         images: the first and the second, see `_fine`.
-        flow: H×W×2, pixels.
+        now: what is `unlike` by the flow, of their size.
         choice: h×w×2, cells.
         where: h×w bool.
     """
@@ -252,12 +255,9 @@ def _gain(images: tuple[np.ndarray, np.ndarray], flow: np.ndarray, choice: np.nd
         return gain
     rows, columns = box_around(where, 2)
     window = slice(_FINE * rows.start, _FINE * rows.stop), slice(_FINE * columns.start, _FINE * columns.stop)
-    size = images[0].shape[::-1]
-    measured = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * np.float32(size[0] / flow.shape[1])
-    fine = cv2.resize(np.ascontiguousarray(choice), size, interpolation=cv2.INTER_LINEAR) * np.float32(_FINE)
-    now = unlike(*images, measured, window).astype(np.float32)
+    fine = cv2.resize(np.ascontiguousarray(choice), now.shape[::-1], interpolation=cv2.INTER_LINEAR) * np.float32(_FINE)
     # A choice is as coarse as a cell.
     least = np.min([unlike(*images, fine + np.array([x, y], np.float32), window) for x in (-1, 0, 1) for y in (-1, 0, 1)], axis=0)
     inside = where[rows, columns]
-    gain[rows, columns] = np.where(inside, cv2.resize(now - least, inside.shape[::-1], interpolation=cv2.INTER_AREA), -np.inf)
+    gain[rows, columns] = np.where(inside, cv2.resize(now[window] - least, inside.shape[::-1], interpolation=cv2.INTER_AREA), -np.inf)
     return gain
