@@ -51,8 +51,9 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
     space = Workspace.create(out, source)
     with meter.measure("frames"):
         clip, warnings = ingest(source, space, settings, console)
-    keys = {"tracks": fingerprint(frames_key, _VERSIONS["tracks"], plan.tracker, settings.seed)}
-    keys["features"] = fingerprint(frames_key, _VERSIONS["features"], plan.semantics)
+    keys = {"features": fingerprint(frames_key, _VERSIONS["features"], plan.semantics)}
+    # Far motion is followed with the features.
+    keys["tracks"] = fingerprint(frames_key, _VERSIONS["tracks"], plan.tracker, settings.seed, keys["features"])
     keys["motion"] = fingerprint(
         keys["tracks"],
         keys["features"],

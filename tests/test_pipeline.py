@@ -103,6 +103,19 @@ def test_a_run_goes_on_from_what_is_stored(processed: Path, walker_folder: Path,
     assert all_bytes(processed / "motion" / "objects") == before
 
 
+def test_tracks_are_made_anew_when_the_features_they_are_followed_with_change(
+    processed: Path, walker_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*_: object, **__: object) -> None:
+        raise SegmotionError("tracked again")
+
+    out = tmp_path / "out"
+    shutil.copytree(processed, out)
+    monkeypatch.setattr("segmotion_plugin.trackers.dis.track", again)
+    with pytest.raises(SegmotionError, match="tracked again"):
+        pipeline.masks(walker_folder, out, MaskSettings(quiet=True, keep_work=True, semantics="none"))
+
+
 def test_extra_masks_and_dilation_enter_the_reconstruction(processed: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(processed, out)

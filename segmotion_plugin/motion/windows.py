@@ -104,7 +104,8 @@ def clip_windows(
                 frames = (first + start, min(first + start + WINDOW * stride, last))
                 window = _clip_window(tracks, as_tracks, image_size, frames, stride, seed, generator, options)
                 if window is not None:
-                    yield ClipWindow(window.ids, window.frames, stride, window.tokens.to(device))
+                    window.tokens = window.tokens.to(device)
+                    yield window
 
 
 def _clip_window(

@@ -128,7 +128,7 @@ def beginnings(
 
 
 def pans(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """count×2 float32 displacements (x, y) in pixels that most of two h×w grey images have in common, the likeliest first."""
+    """count×2 float32 displacements (x, y) in pixels that large parts of two h×w grey images have in common, the likeliest first."""
     height, width = first.shape
     fade = np.outer(np.hanning(height), np.hanning(width))
     spectra = [np.fft.rfft2((image - image.mean()) * fade) for image in (first, second)]
@@ -209,9 +209,8 @@ def _begun(
     tried = [np.broadcast_to(shift, coarse.shape) for shift in shifts]
     if len(start) >= _FEWEST:
         tried.append(_matched(coarse, np.argwhere(lost_cells), start, end))
-    where = np.zeros(lost_cells.shape, bool)
     if not tried:
-        return Beginning(coarse, where)
+        return Beginning(coarse, np.zeros(lost_cells.shape, bool))
     size = images[0].shape[::-1]
     measured = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * np.float32(size[0] / width)
     now = unlike(*images, measured).astype(np.float32)
