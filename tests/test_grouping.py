@@ -146,6 +146,29 @@ def test_a_small_piece_that_never_leaves_a_large_body_is_a_part_of_it() -> None:
     assert not _with_piece(dense, piece, 20.0, 0.2, patch_of_piece=1)
 
 
+def _with_wheel(turns: bool) -> bool:
+    """Whether a small patch that runs backwards against a body is one thing with it: a wheel in its place, or what stays back."""
+    body, time = _block(20, 20, 40, 20), np.arange(30)
+    row, begin = np.meshgrid(np.arange(4), np.arange(-12, 30))
+    height, begin = row.ravel() * 4.0, begin.ravel()
+    if not turns:
+        height, begin = height[:16], np.repeat(0, 16)
+    age = time - begin[:, None]
+    behind = 2.0 * age if turns else 2.0 * time + 4.0 * np.arange(16)[:, None] // 4
+    wheel = np.stack([90 + 4.0 * time - behind, np.broadcast_to(70 + height[:, None], behind.shape)], axis=2)
+    visible = (age >= 0) & (age < 12) if turns else np.ones(behind.shape, bool)
+    xy = np.concatenate([_travelling(body, np.zeros((30, 2))), wheel]).astype(np.float32)
+    tracks = Tracks.from_dense(xy, np.concatenate([np.ones((len(body), 30), bool), visible]))
+    side = np.repeat([0, 1], [len(body), len(wheel)])
+    seen = Sightings.collect(tracks, np.arange(len(tracks)), np.zeros(len(tracks.xy_flat), int), _SIZE, (0, 30))
+    return len(np.unique(join(seen, side, np.where(side[:, None] == 0, [1.0, 0.0], [0.1, 0.995])))) == 1
+
+
+def test_what_turns_in_its_place_is_a_part_of_what_holds_it() -> None:
+    assert _with_wheel(turns=True)
+    assert not _with_wheel(turns=False)
+
+
 def test_a_gap_in_the_mask_that_is_nothing_beside_a_body_leaves_its_limb_with_it() -> None:
     body = _block(20, 20, 40, 20)
     assert _with_piece(body, _block(60, 99, 4, 4), 2.0, 0.05, patch_of_piece=1)

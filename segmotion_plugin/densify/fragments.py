@@ -183,7 +183,7 @@ class Fragments:
         Seen together, what counts is how far they drift against each other over all common frames, and how much that changes the
         distance between them (what turns about a joint keeps it), as a share of how large they are; whether they drift straight on
         or to and fro (limbs swing), how alike they look, and how often they lie in different patches. What is much smaller than what
-        it never leaves is a part of that. Otherwise one has to go on as the other.
+        it never leaves is a part of that, and may turn in its place. Otherwise one has to go on as the other.
 
         Args:
             a: a fragment.
@@ -199,14 +199,19 @@ class Fragments:
             return self._goes_on(a, b, looks) - _BY_PARTING * apart * sure
         steps = self.step[a, common] - self.step[b, common]
         away = np.cumsum(np.concatenate([self.place[a, common[:1]] - self.place[b, common[:1]], steps]), axis=0)
-        drift, stretch = _reach(steps), float(np.ptp(np.linalg.norm(away, axis=1)))
+        drift, stretch = _reach(away), float(np.ptp(np.linalg.norm(away, axis=1)))
+        less, more = np.sort(np.median(self.count[[a, b]][:, common], axis=1) + 1)
+        smallness = max(np.log(more / less) - _SMALL, 0.0) * max(1 - apart / _BESIDE, 0.0)
+        if smallness > 0:
+            # What turns within something large, as a wheel, moves on and on against it and yet stays where it is.
+            between = self.place[a, common] - self.place[b, common]
+            stays = _reach(between), float(np.ptp(np.linalg.norm(between, axis=1)))
+            drift, stretch = min((drift, stretch), stays, key=np.prod)
         spread = np.median(self.extent[a, common]) + np.median(self.extent[b, common])
         path = np.linalg.norm(steps, axis=1).sum()
         drifting = np.log(np.sqrt(drift * stretch) / (spread + self.slack) + _NOISE)
         swinging = np.log((path + self.slack) / (drift + self.slack))
         likeness = _USUAL if looks is None else float(looks[a] @ looks[b])
-        less, more = np.sort(np.median(self.count[[a, b]][:, common], axis=1) + 1)
-        smallness = max(np.log(more / less) - _SMALL, 0.0) * max(1 - apart / _BESIDE, 0.0)
         odds = _PRIOR - _BY_DRIFT * drifting + _BY_SWING * swinging + _BY_LIKENESS * likeness + _BY_SMALLNESS * smallness
         if over_gaps and 0 < odds < _BY_PARTING * apart:  # only where it decides
             apart = self.far_apart(a, b)
@@ -276,9 +281,8 @@ def _commonest(key: np.ndarray, patch: np.ndarray, number: int) -> np.ndarray:
     return out
 
 
-def _reach(steps: np.ndarray) -> float:
-    """Largest distance between two places of a path of n×2 steps."""
-    path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+def _reach(path: np.ndarray) -> float:
+    """Largest distance between two places of a path of n×2 positions."""
     if len(path) > _POINTS:
         path = path[np.linspace(0, len(path) - 1, _POINTS).round().astype(int)]
     return float(np.linalg.norm(path[:, None] - path[None], axis=2).max())
