@@ -53,8 +53,8 @@ def constant(verdict: float) -> ClusterModel:
 def channels_of(tracks: Tracks, patch: np.ndarray, size: tuple[int, int] = SIZE) -> dict[str, float]:
     block, logit = Block(tracks, size, 0, FRAMES), doubtful(patch)
     found = clusters(block, logit)
-    whole = max(range(len(found)), key=lambda i: len(found[i].members))
-    return dict(zip(CHANNELS, describe(block, found, [whole], logit, unknown(tracks), Rigidity(block, logit))[0], strict=True))
+    whole = max(found, key=lambda cluster: len(cluster.members))
+    return dict(zip(CHANNELS, describe(block, [whole], 0.0, logit, unknown(tracks), Rigidity(block, logit))[0], strict=True))
 
 
 def test_what_stands_out_and_hangs_together_is_a_cluster() -> None:
@@ -78,6 +78,23 @@ def test_neighbours_that_move_differently_are_not_one_cluster() -> None:
 def test_no_track_above_the_lowest_level_gives_no_cluster() -> None:
     tracks, patch = panned()
     assert clusters(Block(tracks, SIZE, 0, FRAMES), np.full(len(patch), -5.0)) == []
+
+
+def test_only_clusters_above_a_level_that_is_asked_for_are_found() -> None:
+    tracks, patch = panned()
+    block, score = Block(tracks, SIZE, 0, FRAMES), doubtful(patch, inside=1.0)
+    all_of_them = {c.members.tobytes() for c in clusters(block, score) if c.level >= 0}
+    assert all_of_them and {c.members.tobytes() for c in clusters(block, score, lowest=0.0)} == all_of_them
+
+
+def test_a_handful_of_observations_makes_a_cluster_only_where_it_is_likely() -> None:
+    tracks, patch = panned()
+    two = np.flatnonzero(patch)[:2]
+    xy = tracks.xy[:, :10]
+    for inside, expected in ((-0.5, True), (-2.0, False)):
+        score = np.full(len(patch), -3.0)
+        score[two] = inside
+        assert bool(clusters(Block(Tracks.from_dense(xy, np.ones(xy.shape[:2], bool)), SIZE, 0, 10), score)) is expected
 
 
 def test_a_cluster_is_measured_against_surroundings_and_ground() -> None:
@@ -146,7 +163,7 @@ def test_neighbours_that_ever_part_are_not_one_rigid_cluster() -> None:
 
 def test_the_second_look_follows_the_order_of_the_tracks() -> None:
     tracks, patch = panned()
-    logit = doubtful(patch)
+    logit = doubtful(patch, inside=0.5)
     order = np.random.default_rng(1).permutation(len(tracks))
     pooled = {name: np.random.default_rng(2).normal(size=len(tracks)) for name in POOLED}
     model = ClusterModel.load(DEFAULT_WEIGHTS)

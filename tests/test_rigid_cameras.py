@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from segmotion_plugin.motion.cluster_channels import CHANNELS
 from segmotion_plugin.motion.cluster_model import Judged, _settled
 from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.depth_order import depth_order
 from segmotion_plugin.motion.rigid_cameras import solve
 from segmotion_plugin.motion.rigidity import RIGID, Rigidity, misfit
 from segmotion_plugin.tracks import Tracks
@@ -19,9 +20,11 @@ FRAMES = 24
 
 
 def street(
-    noise: float = 0.1, speed: float = 0.08, seed: int = 0, more: np.ndarray | None = None
+    noise: float = 0.1, speed: float = 0.08, seed: int = 0, more: np.ndarray | None = None, walk: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ground, a wall, a pole near the camera and a ball that rolls across, by a camera that goes sideways and turns a little.
+
+    Further points may walk sideways.
 
     Returns:
         N×T×2 positions in pixels, and N kinds: 0 ground and wall, 1 pole, 2 ball, 3 further points that are given.
@@ -35,7 +38,8 @@ def street(
     points = np.concatenate([ground, wall, pole, ball, more])
     kind = np.repeat([0, 1, 2, 3], [460, 14, 14, len(more)])
     time = np.arange(FRAMES)
-    place = points[:, None] + (kind == 2)[:, None, None] * time[None, :, None] * np.array([0.0, -0.01, speed])
+    own = (kind == 2)[:, None] * np.array([0.0, -0.01, speed]) + (kind == 3)[:, None] * np.array([walk, 0.0, 0.0])
+    place = points[:, None] + time[None, :, None] * own[:, None]
     center = np.stack([0.05 * time, 0.01 * np.sin(time), 0.02 * time], axis=1)
     turn = Rotation.from_rotvec(np.stack([0 * time, -0.003 * time, 0.001 * np.sin(time)], axis=1)).as_matrix()
     view = np.einsum("tij,ntj->nti", turn, place - center)
@@ -142,6 +146,36 @@ def test_what_would_have_to_stand_before_everything_else_is_not_explained() -> N
         xy, kind = street(more=near)
         rigidity = Rigidity(Block(tracked(xy), SIZE, 0, FRAMES), np.where(kind == 3, 2.0, -3.0))
         assert rigidity.explained([whole(kind == 3)]).tolist() == [plausible], depth
+
+
+def test_a_walker_seems_to_lie_behind_or_before_all_around_it() -> None:
+    body = np.array([1.2, 1.1, 8.0]) + np.random.default_rng(9).uniform(-0.2, 0.2, (10, 3))
+    # The camera goes by 0.05 a frame: who goes along seems farther, who comes towards it nearer, who stands is where it is.
+    for walk, behind, before in ((0.035, True, False), (-0.05, False, True), (0.0, False, False)):
+        xy, kind = street(more=body, walk=walk)
+        logit = np.where(kind == 0, -3.0, -2.0)
+        rigidity = Rigidity(Block(tracked(xy), SIZE, 0, FRAMES), logit)
+        told = [float(np.nanmedian(order[kind == 3])) for order in rigidity.order]
+        assert [told[0] > 0.2, told[1] > 0.2] == [behind, before], walk
+        ground = float(np.percentile(rigidity.doubt[kind == 0], 90))
+        assert (np.median(rigidity.doubt[kind == 3]) > ground + 0.1) == (behind or before), walk
+        row = rigidity.channels([whole(kind == 3)])[0]
+        assert [row[RIGID.index("behind all around")] > 0.2, row[RIGID.index("before all around")] > 0.2] == [behind, before]
+
+
+def test_depth_order_is_unknown_where_little_is_still_around() -> None:
+    xy, kind = street()
+    block = Block(tracked(xy), SIZE, 0, FRAMES)
+    few = np.zeros(len(kind), bool)
+    few[:8] = True
+    assert np.isnan(depth_order(block, np.zeros(len(kind)), few)).all()
+    order = np.array(depth_order(block, np.zeros(len(kind)), kind == 0))
+    assert np.isfinite(order).any() and np.nanmax(np.abs(order)) < 1e-9
+
+
+def test_nothing_raises_a_candidate_where_no_cameras_are_found() -> None:
+    xy, kind = street()
+    assert not Rigidity(Block(tracked(xy), SIZE, 0, FRAMES), np.full(len(kind), 2.0)).doubt.any()
 
 
 def test_a_static_thing_that_the_logits_call_moving_is_made_static_and_a_ball_on_it_is_not() -> None:

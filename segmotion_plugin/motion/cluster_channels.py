@@ -22,7 +22,7 @@ CHANNELS = (
     *POOLED,
     "against surroundings, 4 frames", "against surroundings, 12 frames", "noise of surroundings",
     "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row", "against ground below",
-    "against both sides",
+    "against both sides", "nearness to ground below",
     *RIGID,
 )  # fmt: skip
 
@@ -33,13 +33,15 @@ _RING = 5.0  # spacings around a cluster that count as its surroundings
 _RIM = 0.7  # spacings around it in which tracks of nearly the same logit are part of it rather
 _FEWEST = 8  # tracks of the surroundings
 _FLOOR = 0.15  # pixels, least scale of what an affine motion of the surroundings leaves
+_BELOW, _FEWEST_BELOW = 3.5, 3  # spacings below a cluster that show the ground it stands on, and still tracks there
+_NEARER = 0.7  # logarithm of a ratio of nearness, beyond which it tells no more
 _LEAST = 0.02  # pixels per frame, below which motion is noise
 
 
 def describe(
     block: Block,
     found: Sequence[Cluster],
-    chosen: Sequence[int],
+    largest: float,
     logit: np.ndarray,
     pooled: Mapping[str, np.ndarray],
     rigidity: Rigidity,
@@ -48,8 +50,8 @@ def describe(
 
     Args:
         block: the tracks.
-        found: all clusters of the block.
-        chosen: K indices of those to describe.
+        found: K clusters.
+        largest: share of the tracks in the largest cluster that moves by its logits.
         logit: N log odds of the tracks.
         pooled: for every name in `POOLED` N means over a track's pairs of frames, NaN = unknown.
         rigidity: of the block.
@@ -59,16 +61,14 @@ def describe(
     """
     here = np.flatnonzero(block.observations > 0)
     ordered = np.sort(logit[here])
-    largest = max((cluster.share for cluster in found if cluster.level >= 0), default=0.0)
     rows = []
-    judged = [found[i] for i in chosen]
-    for cluster, rigid in zip(judged, rigidity.channels(judged), strict=True):
+    for cluster, rigid in zip(found, rigidity.channels(found), strict=True):
         values = {"median logit": float(np.median(ordered)), "largest likely cluster": largest}
         values.update(_pooled(block, cluster, logit, ordered, pooled))
-        values.update(_motion(block, cluster, logit, values["mean logit"]))
+        values.update(_motion(block, cluster, logit, values["mean logit"], *rigidity.depth))
         values.update(zip(RIGID, rigid.tolist(), strict=True))
         rows.append([values.get(name, np.nan) for name in CHANNELS])
-    return np.array(rows, float).reshape(len(chosen), len(CHANNELS))
+    return np.array(rows, float).reshape(len(found), len(CHANNELS))
 
 
 def _pooled(
@@ -98,8 +98,10 @@ def _pooled(
     return values
 
 
-def _motion(block: Block, cluster: Cluster, logit: np.ndarray, mean: float) -> dict[str, float]:
-    """Channels of shape, place, surroundings and motion: medians over some frames."""
+def _motion(
+    block: Block, cluster: Cluster, logit: np.ndarray, mean: float, level: np.ndarray, still: np.ndarray
+) -> dict[str, float]:
+    """Channels of shape, place, surroundings and motion: medians over some frames; for `level` and `still` see `Rigidity.depth`."""
     seen: dict[str, list[float]] = {}
     steps: dict[int, list[np.ndarray]] = {stride: [] for stride in _STRIDES}
     ring, margin = _RING * block.spacing, block.spacing
@@ -124,6 +126,13 @@ def _motion(block: Block, cluster: Cluster, logit: np.ndarray, mean: float) -> d
         if len(around):
             note("logit around", logit[ids[around]].mean())
             note("high logits around", np.percentile(logit[ids[around]], 90))
+        # What stands on the ground is as near as the ground there, but for a mover whose motion passes for a parallax.
+        spread = np.array([block.spacing, 0.0])
+        below = ids[_within(xy, np.array([low[0], high[1]]) - spread, high + spread + (0.0, _BELOW * block.spacing))]
+        ground, placed = level[below[still[below]]], level[ids[own]]
+        placed = placed[np.isfinite(placed)]
+        if len(ground) >= _FEWEST_BELOW and len(placed):
+            note("nearness to ground below", np.clip(placed.mean() - np.median(ground), -_NEARER, _NEARER))
         for stride in _STRIDES:
             other = frame + stride if frame + stride <= min(cluster.last + 1, block.stop - 1) else frame - stride
             if other < block.start:
@@ -189,7 +198,7 @@ def _against(block: Block, frame: int, other: int, inside: np.ndarray, logit: np
     rest = step[own] - _design((xy[own] - centre) / ring) @ affine
     found = {"step": _middle(rest), "noise": 1.5 * _middle(left) + floor}
     beside = (place[:, 0] > low[0] - spacing) & (place[:, 0] < high[0] + spacing)
-    below = beside & (place[:, 1] > high[1]) & (place[:, 1] < high[1] + 3.5 * spacing)
+    below = beside & (place[:, 1] > high[1]) & (place[:, 1] < high[1] + _BELOW * spacing)
     if below.sum() >= 2:
         foot = xy[own][:, 1] > high[1] - max((high[1] - low[1]) / 3, spacing)
         found["against ground below"] = _middle(step[own][foot]) - _middle(flow[below])

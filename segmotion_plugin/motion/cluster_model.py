@@ -16,7 +16,7 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.motion.cluster_channels import CHANNELS, describe
-from segmotion_plugin.motion.clusters import Block, Cluster, clusters
+from segmotion_plugin.motion.clusters import Block, Cluster, clusters, neighbours
 from segmotion_plugin.motion.rigidity import Rigidity
 from segmotion_plugin.tracks import Tracks
 
@@ -137,15 +137,18 @@ class Judged:
 
 
 def judged_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray]) -> Judged:
-    """The clusters of a block, small ones described, larger ones tested against cameras."""
-    found, rigidity = clusters(block, logit), Rigidity(block, logit)
-    small = [i for i, cluster in enumerate(found) if cluster.share <= LARGEST and np.isfinite(cluster.parting)]
-    larger = [cluster for cluster in found if cluster.share > LARGEST and cluster.level >= 0]
+    """The clusters of a block: small ones of tracks in doubt, described, and larger ones that move, tested against cameras."""
+    rigidity = Rigidity(block, logit)
+    score = logit + rigidity.doubt
+    links = neighbours(block, score)
+    small = [c for c in clusters(block, score, links) if c.share <= LARGEST and np.isfinite(c.parting)]
+    moving = clusters(block, logit, links, lowest=0.0)
+    larger = [cluster for cluster in moving if cluster.share > LARGEST]
     of_larger, explained = np.zeros(len(logit), bool), np.zeros(len(logit), bool)
     for cluster, rigid in zip(larger, rigidity.explained(larger), strict=True):
         (explained if rigid else of_larger)[cluster.members] = True
-    channels = describe(block, found, small, logit, pooled, rigidity)
-    return Judged([found[i] for i in small], channels, of_larger & ~explained, explained)
+    largest = max((cluster.share for cluster in moving), default=0.0)
+    return Judged(small, describe(block, small, largest, logit, pooled, rigidity), of_larger & ~explained, explained)
 
 
 def second_look(

@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 
 from segmotion_plugin.tracks import Tracks
 
-_LEVELS = np.arange(2.5, -2.3, -0.25)
-_LEAST_OBSERVATIONS = 10
+_LEVELS = np.arange(3.5, -2.3, -0.25)
+_LEAST_OBSERVATIONS, _LEAST_UNLIKELY, _LIKELY = 10, 24, -1.0  # the second below that level, where there are many
 _EVERY = 3  # frames between those in which neighbours are sought
 _REACH = 2.3  # spacings of the tracks up to which two are neighbours
 _STRIDE = 4
@@ -33,7 +33,7 @@ class Cluster:
 
     Attributes:
         members: n ascending indices of tracks.
-        level: all their logits are above it.
+        level: all their scores are above it.
         parting: spacings by which the steps of linked members differ at most.
         observations: number of visible observations of the members.
         share: of the tracks visible at a frame, on average over the frames it lives in.
@@ -115,12 +115,12 @@ def _each(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return which, first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
 
 
-def neighbours(block: Block, logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(block: Block, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of tracks above the lowest level that are close to each other in some frame, and how far they ever part.
 
     Args:
         block: the tracks.
-        logit: N.
+        score: N, see `clusters`.
 
     Returns:
         E×2 pairs, and E largest differences of their steps over `_STRIDE` frames while both live, in spacings: what moves together
@@ -130,7 +130,7 @@ def neighbours(block: Block, logit: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     found = []
     for frame in range(block.start + 1, block.stop, _EVERY):
         ids, xy = block.at(frame)
-        likely = logit[ids] > _LEVELS[-1]
+        likely = score[ids] > _LEVELS[-1]
         ids, xy = ids[likely], xy[likely]
         pairs = cKDTree(xy).query_pairs(_REACH * block.spacing, output_type="ndarray") if len(ids) > 1 else np.zeros((0, 2), int)
         found.append(np.sort(ids[pairs], axis=1))
@@ -164,39 +164,44 @@ def _parting(block: Block, pairs: np.ndarray) -> np.ndarray:
     return out
 
 
-def clusters(block: Block, logit: np.ndarray) -> list[Cluster]:
+def clusters(
+    block: Block, score: np.ndarray, links: tuple[np.ndarray, np.ndarray] | None = None, lowest: float = -np.inf
+) -> list[Cluster]:
     """All distinct connected sets of at least two tracks: for every bound on how far neighbours part, above falling levels.
 
     Args:
         block: the tracks.
-        logit: N log odds that a track moves.
+        score: N log odds that a track moves, or how likely it is a part of what moves otherwise.
+        links: `neighbours` of all tracks above the lowest level, where they are known.
+        lowest: level below which none is wanted.
     """
-    pairs, parting = neighbours(block, logit)
+    pairs, parting = neighbours(block, score) if links is None else links
     found: dict[bytes, Cluster] = {}
     for bound in _PARTINGS:
-        for members, level in _component_tree(pairs[parting <= bound], logit):
+        for members, level in _component_tree(pairs[parting <= bound], score, _LEVELS[_LEVELS >= lowest]):
             key = members.tobytes()
             if key not in found:
                 found[key] = _cluster(block, members, level, bound)
-    return [cluster for cluster in found.values() if cluster.observations >= _LEAST_OBSERVATIONS]
+    return [c for c in found.values() if c.observations >= (_LEAST_OBSERVATIONS if c.level >= _LIKELY else _LEAST_UNLIKELY)]
 
 
-def _component_tree(pairs: np.ndarray, logit: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+def _component_tree(pairs: np.ndarray, score: np.ndarray, levels: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Ascending members, and level, of all connected sets of at least two tracks, from the highest level to the lowest."""
     nodes, edge = np.unique(pairs, return_inverse=True)
     edge = edge.reshape(-1, 2)
-    height = logit[nodes]
+    height = score[nodes]
     saddle = height[edge].min(axis=1) if len(edge) else np.zeros(0)
     within = np.zeros(len(nodes), np.int64)  # tracks of the largest set so far that holds a track: sets only grow
-    for level in _LEVELS:
+    for level in levels:
         kept = edge[saddle > level]
         if not len(kept):
             continue
         graph = coo_matrix((np.ones(len(kept), np.int8), (kept[:, 0], kept[:, 1])), shape=(len(nodes), len(nodes)))
         _, component = connected_components(graph, directed=False)
-        order = np.argsort(component, kind="stable")
+        some = np.flatnonzero((np.bincount(component) > 1)[component])  # most tracks are alone
+        order = some[np.argsort(component[some], kind="stable")]
         for part in np.split(order, np.flatnonzero(np.diff(component[order])) + 1):
-            if len(part) < 2 or len(part) == within[part].max():
+            if len(part) == within[part].max():
                 continue
             within[part] = len(part)
             yield nodes[part], float(level)
