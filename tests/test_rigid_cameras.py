@@ -139,8 +139,8 @@ def test_a_large_cluster_that_stays_at_its_places_is_explained_and_a_mover_is_no
 
 
 def test_what_would_have_to_stand_before_everything_else_is_not_explained() -> None:
-    # A scooter beside which the camera drives looks like a thing close to the lens.
-    for depth, plausible in ((1.0, False), (4.0, True)):
+    # A scooter beside which the camera drives looks like a thing close to the lens, or behind it.
+    for depth, plausible in ((1.0, False), (4.0, True), (-1.0, False)):
         middle = np.array([0.6 + 0.12 * depth, 0.1, depth])
         near = middle + np.random.default_rng(8).uniform(-0.08, 0.08, (60, 3)) * [depth, depth, 1]
         xy, kind = street(more=near)

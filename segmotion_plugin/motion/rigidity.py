@@ -246,7 +246,8 @@ class Rigidity:
             if long.sum() >= _FEWEST and 2 * weight[long].sum() > weight.sum():
                 inside = cluster.members[long]
                 shares = [np.average(tracks.error[inside] < bound, weights=weight[long]) for bound in bounds]
-                near = float(np.median(tracks.nearness[inside]))
+                # Lines of sight that meet close behind the cameras are no better than ones that meet close before them.
+                near = float(np.median(np.abs(tracks.nearness[inside])))
                 out[row] = bool(shares[0] > 0.5 and shares[1] > 0.75 and near <= _NEAREST * self.fitted.nearest)
         return out
 
