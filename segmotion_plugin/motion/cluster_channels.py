@@ -61,9 +61,10 @@ def describe(
     """
     here = np.flatnonzero(block.observations > 0)
     ordered = np.sort(logit[here])
+    shared = {"median logit": float(np.median(ordered)) if len(ordered) else np.nan, "largest likely cluster": largest}
     rows = []
     for cluster, rigid in zip(found, rigidity.channels(found), strict=True):
-        values = {"median logit": float(np.median(ordered)), "largest likely cluster": largest}
+        values = dict(shared)
         values.update(_pooled(block, cluster, logit, ordered, pooled))
         values.update(_motion(block, cluster, logit, values["mean logit"], *rigidity.depth))
         values.update(zip(RIGID, rigid.tolist(), strict=True))
