@@ -113,7 +113,7 @@ def track(
     for start, stop in shots:
         chains = _Chains(width, height, spacing, next_id, enlarged)
         confidence = np.zeros(0, np.float32)
-        pairs = pair_flows(frames, features, start, stop, chains.absolute)
+        pairs = pair_flows(frames, features, start, stop, enlarged)
         for frame in range(start, stop):
             before = len(chains.xy)
             known = dict(zip(chains.ids.tolist(), confidence.tolist(), strict=True)) if before else {}

@@ -17,7 +17,7 @@ import numpy as np
 
 from segmotion_plugin.boxes import Box, box_around
 from segmotion_plugin.rawstore import RawStore
-from segmotion_plugin.trackers.far import beginnings, lost, unlike
+from segmotion_plugin.trackers.far import ABSOLUTE, beginnings, lost, unlike
 
 _WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
 
@@ -57,22 +57,27 @@ class FlowStore:
 class DisFlow:
     """DIS optical flow at the medium preset, deterministic.
 
-    The preset ends at half resolution. Images whose longer side is below `SMALL` pixels end at full resolution instead, so that
-    its patches of 8 pixels cover about the same part of any image.
+    The preset ends at half resolution. Images whose longer side is below `SMALL` pixels, and ones that were enlarged to about twice
+    their size, end at full resolution instead: a patch of 8 pixels then covers about the same part of any image, and of a mover that
+    is hardly larger than a patch more points are followed.
 
     Args:
         width: of the images, pixels.
         height: of the images, pixels.
+        enlarged: factor by which the images were enlarged.
     """
 
-    SMALL = 640
+    SMALL, ENLARGED = 640, 1.9
     STRIDE, DESCENT = 4, 12  # of 3 pixels and 25 steps in the preset, which take half as long again and bring no more home
+    SMOOTHING = 40.0  # of enlarged images, twice the preset's: they are as smooth as their originals of half the size
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, enlarged: float = 1.0) -> None:
         # An engine that was given a beginning keeps it for later calls (and may crash on a larger image): so there are two.
         self._from_rest, self._from_flow = (cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in range(2))
         for engine in (self._from_rest, self._from_flow):
-            engine.setFinestScale(0 if max(width, height) < self.SMALL else 1)
+            engine.setFinestScale(0 if max(width, height) < self.SMALL or enlarged >= self.ENLARGED else 1)
+            if enlarged >= self.ENLARGED:
+                engine.setVariationalRefinementAlpha(self.SMOOTHING)
             engine.setPatchStride(self.STRIDE)
             engine.setGradientDescentIterations(self.DESCENT)
 
@@ -82,7 +87,7 @@ class DisFlow:
 
 
 def pair_flows(
-    frames: Sequence[np.ndarray] | RawStore, features: Sequence[np.ndarray] | RawStore | None, start: int, stop: int, absolute: float
+    frames: Sequence[np.ndarray] | RawStore, features: Sequence[np.ndarray] | RawStore | None, start: int, stop: int, enlarged: float
 ) -> Generator[_Flows, None, None]:
     """Flow forward and backward of every pair of neighbouring frames, the next pair's begun while one is used.
 
@@ -91,13 +96,14 @@ def pair_flows(
         features: of the images, h×w×C each; with them motion is followed that is too far for the flow alone.
         start: first frame.
         stop: frame after the last one.
-        absolute: what a round trip may miss by at rest, square pixels.
+        enlarged: factor by which the images were enlarged.
 
     Yields:
         Two arrays H×W×2 float32, pixels.
     """
     height, width = frames[start].shape[:2]
-    engines = DisFlow(width, height), DisFlow(width, height)
+    engines = DisFlow(width, height, enlarged), DisFlow(width, height, enlarged)
+    absolute = ABSOLUTE * enlarged**2
     # An engine has buffers of its own and serves one pair at a time, so each has one thread.
     with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(max_workers=1) as back:
 
