@@ -28,7 +28,7 @@ CHANNELS = (
 
 _STRIDES = (4, 12)
 _MAIN = 4
-_LOOKS = 8  # frames of a cluster that are looked at
+_LOOKS = 6  # frames of a cluster that are looked at
 _RING = 5.0  # spacings around a cluster that count as its surroundings
 _RIM = 0.7  # spacings around it in which tracks of nearly the same logit are part of it rather
 _FEWEST = 8  # tracks of the surroundings
