@@ -66,7 +66,10 @@ class DecoderBlock(nn.Module):
         mixed = torch.cat(values, dim=-1)
         if self.across:
             attention_mask = usable_mask(mask[:, :keys])[:, None, None]
-            mixed = F.scaled_dot_product_attention(query, key, mixed, attn_mask=attention_mask)
+            # The fused kernel wants queries as wide as values; zeros add nothing to their products with keys.
+            wider = (0, mixed.shape[-1] - query.shape[-1])
+            query, key, scale = F.pad(query, wider), F.pad(key, wider), query.shape[-1] ** -0.5
+            mixed = F.scaled_dot_product_attention(query, key, mixed, attn_mask=attention_mask, scale=scale)
         gathered_motion = mixed[..., :head_width].transpose(1, 2).flatten(2)
         gathered_fused = mixed[..., head_width : 2 * head_width].transpose(1, 2).flatten(2)
         if semantics is None:

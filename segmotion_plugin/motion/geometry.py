@@ -65,20 +65,35 @@ def _homogeneous(points: Tensor) -> Tensor:
     return torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
 
 
-def _transfer(model: Tensor, a: Tensor) -> Tensor:
-    """Points P×M×2 through homographies P×(K×)3×3 -> P×(K×)M×2."""
-    if model.dim() == 4:
-        a = a.unsqueeze(1)
-    mapped = _homogeneous(a) @ model.transpose(-1, -2)
-    depth = mapped[..., 2:]
-    depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
-    return mapped[..., :2] / depth
+def _product(model: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three coordinates, P×(K×)M each, of matrices P×(K×)3×3 times points P×M×2."""
+    # One product per pair for all of its matrices: a product for each of them would be far too small to be fast.
+    stacked = model.reshape(model.shape[0], -1, 3) @ _homogeneous(points).transpose(1, 2)
+    x, y, z = stacked.view(*model.shape[:-1], points.shape[1]).unbind(-2)
+    return x, y, z
 
 
 def homography_error(model: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Displacement b − H a, in reference pixels: P×(K×)M×2, bounded to ±1e4."""
+    return torch.stack(_displacement(model, a, b), dim=-1)
+
+
+def _displacement(model: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The two coordinates of `homography_error`, P×(K×)M each."""
+    x, y, depth = _product(model, a)
+    depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
     target = b.unsqueeze(1) if model.dim() == 4 else b
-    return torch.nan_to_num((target - _transfer(model, a)) * _HALF, nan=1e4).clamp(-1e4, 1e4)
+
+    def bounded(difference: Tensor) -> Tensor:
+        return torch.nan_to_num(difference * _HALF, nan=1e4).clamp(-1e4, 1e4)
+
+    return bounded(target[..., 0] - x / depth), bounded(target[..., 1] - y / depth)
+
+
+def _squared_displacement(model: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Squared length of `homography_error`, P×(K×)M."""
+    x, y = _displacement(model, a, b)
+    return x.square() + y.square()
 
 
 def sampson_error(model: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -89,15 +104,18 @@ def sampson_error(model: Tensor, a: Tensor, b: Tensor) -> Tensor:
         a: P×M×2 points in the first frame.
         b: P×M×2 points in the second.
     """
-    p, q = _homogeneous(a), _homogeneous(b)
-    if model.dim() == 4:
-        p, q = p.unsqueeze(1), q.unsqueeze(1)
-    line_b = p @ model.transpose(-1, -2)
-    line_a = q @ model
-    algebraic = (q * line_b).sum(-1)
-    gradient = line_b[..., :2].square().sum(-1) + line_a[..., :2].square().sum(-1)
+    algebraic, gradient = _epipolar(model, a, b)
     distance = algebraic.abs() / gradient.clamp_min(1e-20).sqrt() * _HALF
     return torch.nan_to_num(distance, nan=1e4).clamp(max=1e4)
+
+
+def _epipolar(model: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The products bᵀ F a, and the squared length of their gradient by the four coordinates, P×(K×)M each."""
+    x, y, rest = _product(model, a)
+    back_x, back_y, _ = _product(model.transpose(-1, -2), b)
+    target = b.unsqueeze(1) if model.dim() == 4 else b
+    algebraic = target[..., 0] * x + target[..., 1] * y + rest
+    return algebraic, x.square() + y.square() + back_x.square() + back_y.square()
 
 
 def masked_median(values: Tensor, valid: Tensor) -> Tensor:
@@ -160,7 +178,7 @@ def fit_homographies(
     identity = solved.new_tensor([1, 0, 0, 0, 1, 0, 0, 0]).expand_as(solved[:, :1])
     finite = torch.isfinite(solved).all(-1, keepdim=True) & (solved.abs().amax(-1, keepdim=True) < 1e3)
     models = _close(torch.cat([torch.where(finite, solved, identity), identity], dim=1)).to(a.dtype)
-    cost = _cost(homography_error(models, a, b).square().sum(-1), scale, weight)
+    cost = _cost(_squared_displacement(models, a, b), scale, weight)
     best = cost.argmin(1)
     rows_index = torch.arange(len(best), device=a.device)
     model, best_cost = models[rows_index, best], cost[rows_index, best]
@@ -170,7 +188,7 @@ def fit_homographies(
     damping = 1e-9 * torch.eye(8, dtype=torch.float64, device=a.device)
     candidate = model
     for _ in range(options.refinements):
-        error = homography_error(candidate, a, b).square().sum(-1)
+        error = _squared_displacement(candidate, a, b)
         depth = (_homogeneous(a) @ candidate.transpose(-1, -2))[..., 2].abs().clamp_min(0.1)
         robust = weight / (1 + error / scale.square()[:, None]) / depth.square()
         weighted = system * robust.double().repeat_interleave(2, dim=1).unsqueeze(-1)
@@ -178,7 +196,7 @@ def fit_homographies(
         solved = torch.linalg.solve_ex(normal[:, :8, :8] + damping, normal[:, :8, 8:]).result.squeeze(-1)
         usable = torch.isfinite(solved).all(-1)[:, None, None]
         candidate = torch.where(usable, _close(solved).to(a.dtype), candidate)
-        cost = _cost(homography_error(candidate, a, b).square().sum(-1)[:, None], scale, weight)[:, 0]
+        cost = _cost(_squared_displacement(candidate, a, b)[:, None], scale, weight)[:, 0]
         better = cost < best_cost
         model = torch.where(better[:, None, None], candidate, model)
         best_cost = torch.minimum(cost, best_cost)
@@ -235,8 +253,7 @@ def fit_fundamentals(
     candidate = model
     for _ in range(options.refinements):
         error = sampson_error(candidate, a, b)
-        line_b, line_a = p @ candidate.transpose(-1, -2), q @ candidate
-        gradient = line_b[..., :2].square().sum(-1) + line_a[..., :2].square().sum(-1)
+        gradient = _epipolar(candidate, a, b)[1]
         robust = weight / (1 + (error / scale[:, None]).square()) / gradient.clamp_min(1e-8)
         robust = robust / robust.sum(-1, keepdim=True).clamp_min(1e-12)
         normal = (system * robust.double().unsqueeze(-1)).transpose(1, 2) @ system
