@@ -43,6 +43,20 @@ def test_the_cut_costs_no_more_than_any_other_mask() -> None:
         assert best <= cost(changed) + 1e-3
 
 
+def test_a_cut_that_goes_on_from_another_is_nearer_to_the_cheapest() -> None:
+    rng = np.random.default_rng(3)
+    truth = np.zeros((60, 80), bool)
+    truth[15:45, 20:60] = True
+    evidence = (np.where(truth, 0.3, -0.3) + rng.normal(0, 1.5, truth.shape)).astype(np.float32)
+    weight = np.full(truth.shape, 1.5, np.float32)
+    best = cut(evidence, weight, weight, steps=2000)
+    duals = np.zeros_like(weight), np.zeros_like(weight)
+    begun = cut(evidence, weight, weight, steps=40, duals=duals)
+    gone_on = cut(evidence, weight, weight, begun, steps=20, duals=duals)
+    anew = cut(evidence, weight, weight, begun, steps=20)
+    assert np.abs(gone_on - best).mean() < 0.7 * np.abs(anew - best).mean()
+
+
 def test_borders_are_cheap_on_image_edges() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, 15:] = 200

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 
 from segmotion_plugin.boxes import Box
-from segmotion_plugin.densify.explain import Seen, flow_between, follow, mismatch, places, splat
+from segmotion_plugin.densify.explain import KEPT, Recent, Seen, flow_between, follow, mismatch, places, splat
 
 NEAR = 14
 """Pixels at half size around tracks that move, within which another frame does not show the still world."""
 
 _STATIC_TRACKS = 40  # in common with another frame, for its picture to be mapped
 _STILL_PIXELS = 50  # that tell how well the still world can be told here
+_LOGARITHM = np.float32(5000)  # steps to a factor e: half of the memory of float32, of which many frames are kept
 _DARK = 8.0  # grey levels added before logarithms: dark pixels have no colour
 
 
@@ -71,7 +72,9 @@ class Background:
         shot: tuple[int, int],
         options: BackgroundOptions,
     ) -> None:
-        self._colours, self._image, self._at, self._shot, self._options = colours, image, at, shot, options
+        self._image, self._at, self._shot, self._options = image, at, shot, options
+        self._logarithm = Recent(lambda frame: _logarithm(colours(frame)), KEPT)
+        self._moving = Recent(lambda frame: _near(at(frame), image(frame).shape[:2]), KEPT)
 
     def __call__(self, frame: int, box: Box) -> np.ndarray:
         """float32 of the box's size: log odds that a pixel shows something else than the still world; 0 where no frame tells."""
@@ -79,7 +82,7 @@ class Background:
         image = self._image(frame)
         shape = image.shape[:2]
         tracks = self._at(frame)
-        own = _logarithm(self._colours(frame)[box])
+        own = self._logarithm(frame)[box]
         least = np.full(own.shape[:2], np.inf, np.float32)
         shaded = np.zeros(own.shape[:2], np.float32)
         for offset in options.offsets:
@@ -90,16 +93,16 @@ class Background:
             flow = flow_between(tracks, other_tracks, shape, box, _STATIC_TRACKS)
             if flow is None:
                 continue
-            moving = _near(other_tracks, shape).astype(np.uint8)
-            x, y = places(box, flow)
-            open_there = cv2.remap(moving, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1) == 0
+            there = places(box, flow)
+            moving = cv2.remap(self._moving(other), there, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1)
+            open_there = moving == 0
             difference = mismatch(image, self._image(other), flow, box)
             least = np.where(open_there, np.minimum(least, difference), least)
             if options.shaded > 0:
-                seen = follow(self._colours(other), flow, box)
-                shaded = np.where(open_there, np.maximum(shaded, self._shade(own, _logarithm(seen))), shaded)
+                seen = follow(self._logarithm(other), flow, box)
+                shaded = np.where(open_there, np.maximum(shaded, self._shade(own, seen)), shaded)
         known = np.isfinite(least)
-        still = known & ~_near(tracks, shape)[box]
+        still = known & (self._moving(frame)[box] == 0)
         if still.sum() < _STILL_PIXELS:
             return np.zeros(least.shape, np.float32)
         undecided = options.factor * float(np.median(least[still])) + options.level
@@ -108,9 +111,9 @@ class Background:
         return (np.clip(odds, -options.most_still, options.most_other) - options.shaded * shaded).astype(np.float32)
 
     def _shade(self, own: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Likeness in [0, 1] to a darker version of what was seen; h×w×3 logarithms of colours."""
+        """Likeness in [0, 1] to a darker version of what was seen; h×w×3 each, see `_logarithm`."""
         # Channel by channel: reducing an axis of length 3 takes numpy several times as long.
-        red, green, blue = cv2.split(cv2.blur(own - seen, (3, 3)))
+        red, green, blue = cv2.split(cv2.blur(cv2.subtract(own, seen, dtype=cv2.CV_32F), (3, 3)) / _LOGARITHM)
         mean = (red + green + blue) / 3
         tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
         darker = (mean < -self._options.least_shade) & (mean > -self._options.most_shade)
@@ -118,11 +121,11 @@ class Background:
 
 
 def _near(tracks: Seen, shape: tuple[int, int]) -> np.ndarray:
-    """h×w bool: near tracks that move."""
+    """h×w uint8: 1 near tracks that move."""
     _, xy, probability = tracks
-    return splat(xy[probability > 0.5], shape, NEAR)
+    return splat(xy[probability > 0.5], shape, NEAR).astype(np.uint8)
 
 
 def _logarithm(colours: np.ndarray) -> np.ndarray:
-    """h×w×3 float32 logarithms of the brightness in an h×w×3 uint8 image, a little blurred."""
-    return np.log(cv2.GaussianBlur(colours.astype(np.float32), (3, 3), 0) + _DARK)
+    """h×w×3 int16 logarithms of the brightness in an h×w×3 uint8 image, a little blurred, in steps of 1 / `_LOGARITHM`."""
+    return np.round(_LOGARITHM * np.log(cv2.GaussianBlur(colours.astype(np.float32), (3, 3), 0) + _DARK)).astype(np.int16)

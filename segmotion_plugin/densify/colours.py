@@ -113,7 +113,7 @@ def draw_again(
         unlike: h×w log odds that a pixel shows something else than the still world.
         soft: h×w first segmentation in [0, 1], above 0.5 = moves.
         weights: prices of borders, see `edge_weight`.
-        steps: of the cut's solver, in each round.
+        steps: of the cut's solver in the first round; half of them in each later one, which goes on from there.
         options: constants.
 
     Returns:
@@ -136,9 +136,10 @@ def draw_again(
         crop = box_around(own, 2 * options.reach)
         free = ~(first & ~own)[crop]
         drawn = own[crop].astype(np.float32)
-        for _ in range(options.rounds):
+        duals = np.zeros_like(drawn), np.zeros_like(drawn)
+        for number_of_steps in (steps, *[steps // 2] * (options.rounds - 1)):
             told = known[crop] + _told(bins[crop], drawn > 0.5, free, options)
-            drawn = cut(told, weight_x[crop], weight_y[crop], drawn, steps)
+            drawn = cut(told, weight_x[crop], weight_y[crop], drawn, number_of_steps, duals)
         out[crop] = np.maximum(out[crop], drawn)
     return out
 

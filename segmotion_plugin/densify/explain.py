@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ PROVEN, HALO = 1, 2
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
 """The visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n."""
 WINDOW = 3
+_FITTED = 1000  # points at most that a field of second order is fitted to
 _STATIC_TRACKS = 12  # in common with another frame, for the two to be compared
 KEPT = 48
 """Frames whose images are kept: as many as are looked at for one of them, and some more."""
@@ -45,7 +47,8 @@ def polynomial_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, size: 
     def basis(points: np.ndarray) -> np.ndarray:
         return second_order(points[:, 0] / size[0] * 2 - 1, points[:, 1] / size[1] * 2 - 1)
 
-    coefficients, _ = fit_robustly(basis(xy), step, weight, ridge=1e-3, floor=0.25)
+    every = -(-len(xy) // _FITTED)  # twelve numbers need no more
+    coefficients, _ = fit_robustly(basis(xy[::every]), step[::every], weight[::every], ridge=1e-3, floor=0.25)
     return lambda points: basis(points) @ coefficients
 
 
@@ -111,27 +114,31 @@ def mismatch(first: np.ndarray, second: np.ndarray, flow: np.ndarray, box: Box |
     """
     h, w = first.shape[:2]
     rows, columns = (slice(0, h), slice(0, w)) if box is None else box
-    x, y = places((rows, columns), flow)
-    seen = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    there = places((rows, columns), flow)
+    seen = cv2.remap(second, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     difference = cv2.absdiff(first[rows, columns], seen).astype(np.float32)
     difference = cv2.transform(difference, np.full((1, first.shape[2]), 1 / first.shape[2], np.float32))
-    difference[(x < 0) | (y < 0) | (x > w - 1) | (y > h - 1)] = 255.0
+    difference[cv2.inRange(there, (0, 0), (w - 1, h - 1)) == 0] = 255.0
     # The best of all windows that hold the pixel: a window that reaches over the object's outline does not blame its neighbour.
     return cv2.erode(cv2.boxFilter(difference, -1, (WINDOW, WINDOW)), np.ones((WINDOW, WINDOW), np.uint8))
 
 
-def places(box: Box, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows, float32 of the box's size, where its pixels are led by a flow of that size in pixels at twice this size."""
-    rows, columns = box
-    x, y = np.meshgrid(np.arange(columns.start, columns.stop, dtype=np.float32), np.arange(rows.start, rows.stop, dtype=np.float32))
-    return x + flow[..., 0] / 2, y + flow[..., 1] / 2
+def places(box: Box, flow: np.ndarray) -> np.ndarray:
+    """Column and row, float32 of the box's size × 2, where its pixels are led by a flow of that size in pixels at twice this size."""
+    return cv2.scaleAdd(flow, 0.5, _grid(box[0].start, box[0].stop, box[1].start, box[1].stop))
+
+
+@lru_cache(maxsize=4)
+def _grid(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Columns and rows of the pixels of a box, float32 of its size × 2; not to be written to."""
+    return np.stack(np.meshgrid(np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32)), axis=-1)
 
 
 def follow(field: np.ndarray, flow: np.ndarray, box: Box | None = None) -> np.ndarray:
     """What h×w(×C) values are where a flow leads: displacements of the box's size (h×w×2 without a box), pixels at twice this size."""
     h, w = field.shape[:2]
-    x, y = places((slice(0, h), slice(0, w)) if box is None else box, flow)
-    return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    there = places((slice(0, h), slice(0, w)) if box is None else box, flow)
+    return cv2.remap(field, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def compose(flows: list[np.ndarray], box: Box | None = None) -> np.ndarray:
