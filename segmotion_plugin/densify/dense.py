@@ -24,7 +24,7 @@ from segmotion_plugin.densify.appearance import (
 from segmotion_plugin.densify.background import NEAR, Background
 from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
-from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, follow, regions, splat
+from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, Seen, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
 from segmotion_plugin.densify.sparing import half_pixels, mean_around, spared
 from segmotion_plugin.parallel import THREADS, in_order
@@ -72,7 +72,7 @@ class Densifier:
         x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
         self._position = position_inputs(x, y).astype(np.float32)
         self._rng = np.random.default_rng(seed)
-        self._half = Recent(self._halved, KEPT)
+        self._half, self._tracks_at = Recent(self._halved, KEPT), Recent(self._observed, KEPT)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
         self._background = Background(self._half, self._explainer.image, self._tracks_at, shot, self.options.background)
         self._looked: dict[int, bytes] = {}
@@ -85,7 +85,7 @@ class Densifier:
     def _halved(self, frame: int) -> np.ndarray:
         return cv2.resize(self.clip.frames[frame], (self.w, self.h), interpolation=cv2.INTER_AREA)
 
-    def _tracks_at(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _observed(self, frame: int) -> Seen:
         ids, xy = self.tracks.observations_at(frame)
         return ids, xy, self.probability[ids]
 

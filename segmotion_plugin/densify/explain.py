@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -19,10 +20,12 @@ from segmotion_plugin.boxes import Box
 from segmotion_plugin.smooth_flow import fit_robustly, second_order
 from segmotion_plugin.trackers.dis import sample
 
+Value = TypeVar("Value")
+
 _STRIDES = (1, 2, 4)
 PROVEN, HALO = 1, 2
 Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""The visible tracks of a frame: ids n, positions n×2 at full size, probability of motion n."""
+"""The visible tracks of a frame: ascending ids n, positions n×2 at full size, probability of motion n."""
 WINDOW = 3
 _FITTED = 1000  # points at most that a field of second order is fitted to
 _STATIC_TRACKS = 12  # in common with another frame, for the two to be compared
@@ -93,7 +96,11 @@ def static_flow(
 def flow_between(first: Seen, second: Seen, shape: tuple[int, int], box: Box, fewest: int) -> np.ndarray | None:
     """`static_flow` of a box from the tracks that two frames have in common; None where fewer than `fewest` of them are static."""
     ids, xy, probability = first
-    _, here, there = np.intersect1d(ids, second[0], assume_unique=True, return_indices=True)
+    if not len(second[0]):
+        return None
+    there = np.minimum(np.searchsorted(second[0], ids), len(second[0]) - 1)
+    here = np.flatnonzero(second[0][there] == ids)
+    there = there[here]
     weight = np.clip(1 - 2 * probability[here], 0, 1)
     if (weight > 0).sum() < fewest:
         return None
@@ -216,15 +223,15 @@ def _step_to_still(image: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return np.linalg.norm(image - colour_of[nearest], axis=2)
 
 
-class Recent:
+class Recent(Generic[Value]):
     """Values by frame, made when they are asked for and kept until `count` later ones came; threads may ask at the same time."""
 
-    def __init__(self, make: Callable[[int], np.ndarray], count: int) -> None:
+    def __init__(self, make: Callable[[int], Value], count: int) -> None:
         self._make, self._count = make, count
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: dict[int, Value] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, frame: int) -> np.ndarray:
+    def __call__(self, frame: int) -> Value:
         """The value of a frame."""
         with self._lock:
             known = self._kept.get(frame)
