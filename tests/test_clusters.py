@@ -20,7 +20,7 @@ from segmotion_plugin.training import clusters as training
 from segmotion_plugin.training.clips import clip_path
 from segmotion_plugin.training.clusters import ClusterConfig, JudgedClip, Table, fit, quality
 
-SIZE = (320, 180)
+SIZE = (480, 270)
 FRAMES = 16
 
 
@@ -129,7 +129,7 @@ def test_tracks_take_the_verdict_on_their_cluster(verdict: float) -> None:
 def test_a_patch_of_a_large_mover_is_not_made_static_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     tracks, patch = panned()
     logit = doubtful(patch, inside=1.0)
-    monkeypatch.setattr(cluster_model, "LARGEST", 0.01)  # the patch as a whole is larger
+    monkeypatch.setattr(cluster_model, "LARGEST", 0.005)  # the patch as a whole is larger
     after = logit + second_look(constant(-3.0), tracks, logit, unknown(tracks), SIZE)
     assert np.array_equal(after, logit)
 

@@ -21,8 +21,8 @@ from segmotion_plugin.motion.rigidity import Rigidity
 from segmotion_plugin.tracks import Tracks
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "clusters.safetensors"
-LARGEST = 0.02
-"""Share of the tracks up to which a cluster is judged; in larger ones the tracks' own logits are better (measured on DAVIS)."""
+LARGEST = 0.01
+"""Share of the tracks up to which a cluster is judged; in larger ones the tracks' own logits are as good."""
 
 _FRAMES = 48  # about so many frames are looked at together, as in training
 _TRUST = 0.7  # of the verdict; the rest is the track's own logit
