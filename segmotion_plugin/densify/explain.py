@@ -50,7 +50,7 @@ def polynomial_flow(xy: np.ndarray, step: np.ndarray, weight: np.ndarray, size: 
     def basis(points: np.ndarray) -> np.ndarray:
         return second_order(points[:, 0] / size[0] * 2 - 1, points[:, 1] / size[1] * 2 - 1)
 
-    every = -(-len(xy) // _FITTED)  # twelve numbers need no more
+    every = max(1, -(-len(xy) // _FITTED))  # twelve numbers need no more
     coefficients, _ = fit_robustly(basis(xy[::every]), step[::every], weight[::every], ridge=1e-3, floor=0.25)
     return lambda points: basis(points) @ coefficients
 
