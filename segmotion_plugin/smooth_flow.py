@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _ITERATIONS = 4
@@ -34,14 +36,12 @@ def fit_robustly(
         weighted = design * robust[:, None]
         coefficients = np.linalg.solve(weighted.T @ design + ridge * np.eye(columns), weighted.T @ step)
         left = np.linalg.norm(step - design @ coefficients, axis=1)
-        robust = weight / (1 + (left / (1.5 * _median(left) + floor)) ** 2)
+        robust = weight / (1 + (left / (1.5 * middle(left) + floor)) ** 2)
     return coefficients, left
 
 
-def _median(values: np.ndarray) -> float:
-    """As numpy's, which takes several times as long on few values; no values give 0."""
-    if not len(values):
-        return 0.0
+def middle(values: np.ndarray) -> Any:
+    """Median along the first axis of n(×…) values, one at least: numpy's own takes ten times as long on few."""
     low, high = (len(values) - 1) // 2, len(values) // 2
-    ordered = np.partition(values, (low, high))
-    return float(ordered[low] + ordered[high]) / 2
+    ordered = np.partition(values, (low, high), axis=0)
+    return (ordered[low] + ordered[high]) / 2

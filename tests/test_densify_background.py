@@ -65,7 +65,7 @@ def test_what_other_frames_show_rests_and_the_rest_does_not() -> None:
     square, beside = clip.places(MIDDLE)
     assert (odds[square] == BackgroundOptions().most_other).mean() > 0.85
     assert np.median(odds[beside]) < -0.5
-    assert (odds < -BackgroundOptions().most_still).mean() < 1e-3
+    assert odds.min() >= -BackgroundOptions().most_still
 
 
 def test_shade_counts_as_ground_but_colour_does_not() -> None:

@@ -23,7 +23,6 @@ NEAR = 14
 
 _STATIC_TRACKS = 40  # in common with another frame, for its picture to be mapped
 _STILL_PIXELS = 50  # that tell how well the still world can be told here
-_LOGARITHM = np.float32(5000)  # steps to a factor e: half of the memory of float32, of which many frames are kept
 _DARK = 8.0  # grey levels added before logarithms: dark pixels have no colour
 
 
@@ -72,8 +71,7 @@ class Background:
         shot: tuple[int, int],
         options: BackgroundOptions,
     ) -> None:
-        self._image, self._at, self._shot, self._options = image, at, shot, options
-        self._logarithm = Recent(lambda frame: _logarithm(colours(frame)), KEPT)
+        self._colours, self._image, self._at, self._shot, self._options = colours, image, at, shot, options
         self._moving = Recent(lambda frame: _near(at(frame), image(frame).shape[:2]), KEPT)
 
     def __call__(self, frame: int, box: Box) -> np.ndarray:
@@ -82,7 +80,7 @@ class Background:
         image = self._image(frame)
         shape = image.shape[:2]
         tracks = self._at(frame)
-        own = self._logarithm(frame)[box]
+        own = _logarithm(self._colours(frame)[box])
         least = np.full(own.shape[:2], np.inf, np.float32)
         shaded = np.zeros(own.shape[:2], np.float32)
         for offset in options.offsets:
@@ -99,8 +97,8 @@ class Background:
             difference = mismatch(image, self._image(other), flow, box)
             least = np.where(open_there, np.minimum(least, difference), least)
             if options.shaded > 0:
-                seen = follow(self._logarithm(other), flow, box)
-                shaded = np.where(open_there, np.maximum(shaded, self._shade(own, seen)), shaded)
+                seen = follow(self._colours(other), flow, box)
+                shaded = np.where(open_there, np.maximum(shaded, self._shade(own, _logarithm(seen))), shaded)
         known = np.isfinite(least)
         still = known & (self._moving(frame)[box] == 0)
         if still.sum() < _STILL_PIXELS:
@@ -111,9 +109,9 @@ class Background:
         return (np.clip(odds, -options.most_still, options.most_other) - options.shaded * shaded).astype(np.float32)
 
     def _shade(self, own: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Likeness in [0, 1] to a darker version of what was seen; h×w×3 each, see `_logarithm`."""
+        """Likeness in [0, 1] to a darker version of what was seen; h×w×3 logarithms of colours."""
         # Channel by channel: reducing an axis of length 3 takes numpy several times as long.
-        red, green, blue = cv2.split(cv2.blur(cv2.subtract(own, seen, dtype=cv2.CV_32F), (3, 3)) / _LOGARITHM)
+        red, green, blue = cv2.split(cv2.blur(own - seen, (3, 3)))
         mean = (red + green + blue) / 3
         tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
         darker = (mean < -self._options.least_shade) & (mean > -self._options.most_shade)
@@ -127,5 +125,5 @@ def _near(tracks: Seen, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _logarithm(colours: np.ndarray) -> np.ndarray:
-    """h×w×3 int16 logarithms of the brightness in an h×w×3 uint8 image, a little blurred, in steps of 1 / `_LOGARITHM`."""
-    return np.round(_LOGARITHM * np.log(cv2.GaussianBlur(colours.astype(np.float32), (3, 3), 0) + _DARK)).astype(np.int16)
+    """h×w×3 float32 logarithms of the brightness in an h×w×3 uint8 image, a little blurred."""
+    return np.log(cv2.GaussianBlur(colours.astype(np.float32), (3, 3), 0) + _DARK)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from segmotion_plugin.rawstore import RawStore
-from segmotion_plugin.trackers.far import ABSOLUTE, round_trip
+from segmotion_plugin.trackers.far import missed_at_rest, round_trip
 from segmotion_plugin.trackers.flow import FlowStore, pair_flows
 from segmotion_plugin.tracks import Tracks
 
@@ -38,7 +38,7 @@ class _Chains:
     """Live points of one shot and the observations collected so far."""
 
     def __init__(self, width: int, height: int, spacing: float, first_id: int, enlarged: float) -> None:
-        self.absolute = ABSOLUTE * enlarged**2
+        self.absolute = missed_at_rest(enlarged)
         self.width, self.height, self.spacing = width, height, spacing
         self.columns, self.rows = max(1, round(width / spacing)), max(1, round(height / spacing))
         self.next_id = first_id

@@ -19,9 +19,7 @@ from scipy.spatial import cKDTree
 
 from segmotion_plugin.boxes import Box, box_around
 
-ABSOLUTE = 0.5
-"""What a round trip may miss by at rest, in square pixels of the images before they were enlarged."""
-
+_ABSOLUTE = 0.5  # square pixels of the images before they were enlarged, see `missed_at_rest`
 _RELATIVE = 0.01
 _REACH = 0.3  # of the features' width: how far is matched
 _WINDOW, _UNLIKE = 5, 24  # pixels, and the mean difference in grey levels above which two places do not look alike
@@ -36,6 +34,11 @@ _ALONG = 3  # cells around such a match within which others are taken along
 _MUCH = 0.1  # of the picture is lost: then pans are looked for
 _PANS, _SUPPRESSED = 3, 4  # their number; pixels around one within which no other is
 _COMMON = 0.1  # of the lost cells confirm a pan that is taken for all of them
+
+
+def missed_at_rest(enlarged: float) -> float:
+    """What a round trip may miss by at rest, square pixels of images that were enlarged by a factor."""
+    return _ABSOLUTE * enlarged**2
 
 
 def round_trip(step: np.ndarray, back: np.ndarray, absolute: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from segmotion_plugin.boxes import Box, box_around
 from segmotion_plugin.rawstore import RawStore
-from segmotion_plugin.trackers.far import ABSOLUTE, beginnings, lost, unlike
+from segmotion_plugin.trackers.far import beginnings, lost, missed_at_rest, unlike
 
 _WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
 
@@ -103,7 +103,7 @@ def pair_flows(
     """
     height, width = frames[start].shape[:2]
     engines = DisFlow(width, height, enlarged), DisFlow(width, height, enlarged)
-    absolute = ABSOLUTE * enlarged**2
+    absolute = missed_at_rest(enlarged)
     # An engine has buffers of its own and serves one pair at a time, so each has one thread.
     with ThreadPoolExecutor(max_workers=1) as ahead, ThreadPoolExecutor(max_workers=1) as back:
 
