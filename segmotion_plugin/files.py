@@ -60,8 +60,8 @@ def read_json(path: Path | str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_png(path: Path | str, image: np.ndarray, compression: int = 3) -> None:
-    """Write an H×W (grey) or H×W×3 (RGB) uint8 or uint16 array as PNG, atomically."""
+def write_png(path: Path | str, image: np.ndarray, *copies: Path | str, compression: int = 3) -> None:
+    """Write an H×W (grey) or H×W×3 (RGB) uint8 or uint16 array as PNG, atomically, encoded once for all the files."""
     import cv2
 
     if image.ndim == 3:
@@ -69,8 +69,9 @@ def write_png(path: Path | str, image: np.ndarray, compression: int = 3) -> None
     ok, data = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not ok:
         raise OSError(f"{path}: the image could not be encoded as PNG")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    for target in (path, *copies):
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(data.tobytes())
 
 
 def write_npz(path: Path | str, **arrays: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from segmotion_plugin.extra_masks import ExtraMasks
 from segmotion_plugin.files import write_png
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.masks import MotionMasks, keep_from_labels, read_grey, write_keep
+from segmotion_plugin.parallel import in_order
 from segmotion_plugin.pictures import write_overlay_video, write_overview
 from segmotion_plugin.progress import Console
 from segmotion_plugin.settings import MaskSettings
@@ -108,17 +109,22 @@ def write_masks(
     tally = _Tally()
     empty = np.zeros((clip.height, clip.width), np.uint8)
     everything: SoftFrames = ((f, empty, empty) for f in name_of) if frames is None else frames
+
+    def written(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+        frame, soft, small = item
+        labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
+        write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
+        masking = labels
+        if settings.rest == "keep" and tracks is not None and motion is not None:
+            masking = np.where(np.isin(labels, _resting(frame, tracks, motion)), np.uint8(0), labels)
+        keep = keep_from_labels(masking, radius)
+        if extra is not None:
+            keep = extra.combine(name_of[frame], keep)
+        write_keep(space.out, name_of[frame], keep)
+        return frame, labels, keep
+
     with console.bar("masks", len(clip.names)) as update:
-        for done, (frame, soft, small) in enumerate(everything, start=1):
-            labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
-            write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
-            masking = labels
-            if settings.rest == "keep" and tracks is not None and motion is not None:
-                masking = np.where(np.isin(labels, _resting(frame, tracks, motion)), np.uint8(0), labels)
-            keep = keep_from_labels(masking, radius)
-            if extra is not None:
-                keep = extra.combine(name_of[frame], keep)
-            write_keep(space.out, name_of[frame], keep)
+        for done, (frame, labels, keep) in enumerate(in_order(written, everything), start=1):
             tally.add(labels, keep)
             if votes is not None:
                 votes.add(frame, labels)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segmotion_plugin.boxes import box_around
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
 
@@ -21,8 +22,11 @@ def dilate(dynamic: np.ndarray, radius: float) -> np.ndarray:
 
     if radius <= 0 or not dynamic.any():
         return dynamic.astype(bool)
-    distance = cv2.distanceTransform((~dynamic.astype(bool)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return distance <= radius
+    grown = np.zeros(dynamic.shape, bool)
+    box = box_around(dynamic, int(np.ceil(radius)))
+    distance = cv2.distanceTransform((~dynamic[box].astype(bool)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    grown[box] = distance <= radius
+    return grown
 
 
 def keep_from_labels(labels: np.ndarray, radius: float = 0.0) -> np.ndarray:
@@ -77,5 +81,4 @@ class MotionMasks:
 def write_keep(out: Path, name: str, keep: np.ndarray) -> None:
     """Write one image's keep mask under both names: `masks/<stem>.png` and `colmap_masks/<name>.png`."""
     stem = Path(name).stem
-    write_png(out / "masks" / f"{stem}.png", keep)
-    write_png(out / "colmap_masks" / f"{name}.png", keep)
+    write_png(out / "masks" / f"{stem}.png", keep, out / "colmap_masks" / f"{name}.png")

@@ -8,7 +8,8 @@ prior.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -49,6 +50,12 @@ class Samples:
         if every <= 1:
             return self
         return Samples(self.inputs[::every], self.target[::every], every * self.weight[::every], self.frame[::every])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        """The points of all parts."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def fit_logistic(samples: Samples, prior: np.ndarray | None = None, ridge: float = 1.0, steps: int = 8) -> np.ndarray:

@@ -63,7 +63,7 @@ class Densifier:
         options: DenseOptions | None = None,
         seed: int = 0,
     ) -> None:
-        self.clip, self.shot, self.tracks, self.flow, self.features = clip, shot, tracks, flow, features
+        self.clip, self.shot, self.tracks, self.flow, self.features, self.seed = clip, shot, tracks, flow, features, seed
         self.width, self.height = clip.work_size
         self.w, self.h = (self.width + 1) // 2, (self.height + 1) // 2
         self.options = (options or DenseOptions()).scaled(max(self.w, self.h) / 640)
@@ -71,7 +71,6 @@ class Densifier:
         self.channels = features[shot[0]].shape[-1]
         x, y = np.meshgrid((np.arange(self.w) + 0.5) / self.w * 2 - 1, (np.arange(self.h) + 0.5) / self.h * 2 - 1)
         self._position = position_inputs(x, y).astype(np.float32)
-        self._rng = np.random.default_rng(seed)
         self._half, self._tracks_at = Recent(self._halved, KEPT), Recent(self._observed, KEPT)
         self._explainer = Explainer(self._half, flow.read, self._tracks_at, shot)
         self._background = Background(self._half, self._explainer.image, self._tracks_at, shot, self.options.background)
@@ -79,7 +78,7 @@ class Densifier:
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
         self._tellers, self._drawers = ThreadPoolExecutor(max_workers=THREADS), ThreadPoolExecutor(max_workers=THREADS)
-        self._samples = self._collect()
+        self._samples = Samples.joined(list(self._tellers.map(self._sampled, range(*shot))))
         self._model = fit_logistic(self._samples.thinned(_MOST_SAMPLES), ridge=self.options.ridge)
 
     def _halved(self, frame: int) -> np.ndarray:
@@ -134,41 +133,33 @@ class Densifier:
         in_halo = (region[row, column] == HALO) & (probability > 0.5)
         return xy, probability, np.where(in_halo, self.options.halo * weight, weight)
 
-    def _pixel_labels(self, region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pixel_labels(self, region: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, labels and weights of pixels in proven regions and in halos.
 
         Tracks are scarce and wrong in the halo; these pixels teach the appearance model where the object ends.
         """
         rows, columns = np.nonzero(region)
-        pick = self._rng.permutation(len(rows))[: self.options.pixels_per_frame]
+        pick = rng.permutation(len(rows))[: self.options.pixels_per_frame]
         rows, columns = rows[pick], columns[pick]
         xy = np.stack([2 * columns + 1.0, 2 * rows + 1.0], axis=1).astype(np.float32)
         label = (region[rows, columns] == PROVEN).astype(np.float32)
         return xy, label, np.full(len(xy), self.options.pixel_weight, np.float32)
 
-    def _collect(self) -> Samples:
-        inputs, target, weight, at = [], [], [], []
-        list(self._tellers.map(self._remember, range(*self.shot)))
-        for frame in range(*self.shot):
-            region = self._recall(frame)[0]
-            xy, probability, trust = self._labels(frame, region)
-            pick = self._rng.permutation(len(xy))[: self.options.samples_per_frame]
-            xy, label, trust = xy[pick], (probability[pick] > 0.5).astype(np.float32), trust[pick]
-            pixel_xy, pixel_label, pixel_trust = self._pixel_labels(region)
-            xy, label, trust = (
-                np.concatenate([xy, pixel_xy]),
-                np.concatenate([label, pixel_label]),
-                np.concatenate([trust, pixel_trust]),
-            )
-            features = np.asarray(self.features[frame], np.float32)
-            size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
-            colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
-            place = position_inputs(xy[:, 0] / self.width * 2 - 1, xy[:, 1] / self.height * 2 - 1)
-            inputs.append(np.concatenate([sample(features, xy * size), colour, place], axis=1).astype(np.float32))
-            target.append(label)
-            weight.append(trust)
-            at.append(np.full(len(xy), frame))
-        return Samples(np.concatenate(inputs), np.concatenate(target), np.concatenate(weight), np.concatenate(at))
+    def _sampled(self, frame: int) -> Samples:
+        """Look at a frame, and take some of its tracks and pixels to learn from."""
+        self._remember(frame)
+        rng = np.random.default_rng((self.seed, frame))  # frames are sampled side by side
+        region = self._recall(frame)[0]
+        xy, probability, trust = self._labels(frame, region)
+        pick = rng.permutation(len(xy))[: self.options.samples_per_frame]
+        tracks = xy[pick], (probability[pick] > 0.5).astype(np.float32), trust[pick]
+        xy, label, trust = (np.concatenate(parts) for parts in zip(tracks, self._pixel_labels(region, rng), strict=True))
+        features = np.asarray(self.features[frame], np.float32)
+        size = np.array([features.shape[1] / self.width, features.shape[0] / self.height])
+        colour = colour_inputs(sample(scaled_lab(self._half(frame)), xy / 2))
+        place = position_inputs(xy[:, 0] / self.width * 2 - 1, xy[:, 1] / self.height * 2 - 1)
+        inputs = np.concatenate([sample(features, xy * size), colour, place], axis=1).astype(np.float32)
+        return Samples(inputs, label, trust, np.full(len(xy), frame))
 
     def appearance(self, frame: int) -> np.ndarray:
         """h×w logit that a pixel looks like what moves."""
