@@ -72,6 +72,7 @@ class FoundationPlan(Plan):
                     clip.work_size,
                     features=described,
                     depth=depth,
+                    pictures=clip.frames,
                     sensitivity=settings.sensitivity,
                     seed=settings.seed,
                     device=self.device,

@@ -138,12 +138,12 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
 
 
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """(width, height) that images are worked on at, pixels.
+    """(width, height) that images are worked on at, pixels, both even: flow and masks live at half of it.
 
     Small images are enlarged, to twice their size at most: masks are drawn at half of this size, where movers must not get lost.
     """
     factor = min(_MOST_ENLARGED, long_side / max(width, height))
-    return max(16, round(width * factor)), max(16, round(height * factor))
+    return max(16, 2 * round(width * factor / 2)), max(16, 2 * round(height * factor / 2))
 
 
 def at_working_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

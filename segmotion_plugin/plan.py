@@ -101,6 +101,7 @@ class Plan:
                 tracks,
                 clip.work_size,
                 features=described,
+                pictures=clip.frames,
                 sensitivity=settings.sensitivity,
                 seed=settings.seed,
                 device=self.device,

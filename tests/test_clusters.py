@@ -241,7 +241,7 @@ def judged(seed: int, weights: Path | None = None) -> JudgedClip:
     pooled = np.zeros((len(POOLED), len(tracks)))
     return JudgedClip(
         np.array(SIZE), np.array(FRAMES), tracks.first, tracks.length, tracks.xy_flat, doubtful(patch, seed=seed), pooled,
-        (patch & moves).astype(float),
+        (patch & moves).astype(float), np.zeros((FRAMES, SIZE[1], SIZE[0]), np.uint8),
     )  # fmt: skip
 
 

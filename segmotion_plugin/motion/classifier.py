@@ -14,6 +14,7 @@ from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel,
 from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relation_features
 from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
+from segmotion_plugin.motion.sweep import Pictures
 from segmotion_plugin.motion.windows import KEYS, ClipWindow, Merger, clip_windows, plan
 from segmotion_plugin.parallel import in_order, one_thread_each
 from segmotion_plugin.tracks import TrackMotion, Tracks
@@ -35,6 +36,7 @@ def classify(
     *,
     features: np.ndarray | None = None,
     depth: np.ndarray | None = None,
+    pictures: Pictures | None = None,
     sensitivity: float = 0.5,
     weights: Path | str | None = None,
     seed: int = 0,
@@ -49,6 +51,7 @@ def classify(
         features: N×D semantic features of any extractor, one vector per track (NaN rows = unknown), or None.
         depth: M distances along the view, one per observation of the tracks (in the order of `tracks.xy_flat`), up to one
             unknown scale per frame; NaN = unknown. Or None.
+        pictures: the T images, in the pixels of the tracks; with them the second look at small movers sees more.
         sensitivity: 0 to 1; 0.5 is calibrated, more finds more.
         weights: a safetensors file; the shipped weights when absent.
         seed: chooses which tracks serve as keys; the same seed gives the same result.
@@ -73,7 +76,7 @@ def classify(
     added = np.zeros(len(tracks))
     # Weights that were trained elsewhere have a cluster model of their own beside them, or none.
     if weights is None or second.is_file():
-        added = second_look(ClusterModel.load(second), tracks, track, pairs.means(), image_size)
+        added = second_look(ClusterModel.load(second), tracks, track, pairs.means(), image_size, pictures)
     shift = _SENSITIVITY_RANGE * (sensitivity - 0.5)
     frame = calibration.frame_slope * frame + calibration.frame_bias + np.maximum(added, 0)[tracks.track_flat]
     return _motion(tracks, track + added + shift, frame + shift)
@@ -114,6 +117,7 @@ def classify_geometric(
     *,
     features: np.ndarray | None = None,
     depth: np.ndarray | None = None,
+    pictures: Pictures | None = None,
     sensitivity: float = 0.5,
     weights: Path | str | None = None,
     seed: int = 0,
@@ -122,7 +126,7 @@ def classify_geometric(
 ) -> TrackMotion:
     """The same question answered by geometry alone: residual to the dominant homography, relative and absolute.
 
-    Takes what `classify` takes so that either can be chosen by name; features, depth and weights are not used.
+    Takes what `classify` takes so that either can be chosen by name; features, depth, pictures and weights are not used.
 
     Raises:
         SegmotionError: as `classify`.

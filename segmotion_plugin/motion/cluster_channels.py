@@ -1,4 +1,4 @@
-"""What tells whether a cluster of tracks moves: logits pooled, its motion against what lies around, and against rigid cameras.
+"""What tells whether a cluster of tracks moves: logits pooled, its motion against what lies around, and rigid cameras.
 
 Distances are in pixels of an image 854 wide, displacements per frame; logarithms keep their ranges small.
 """
@@ -6,11 +6,13 @@ Distances are in pixels of an image 854 wide, displacements per frame; logarithm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
 from segmotion_plugin.motion.rigidity import RIGID, Rigidity
+from segmotion_plugin.motion.sweep import SWEPT, Pictures, sweep
 from segmotion_plugin.smooth_flow import fit_robustly, middle
 
 POOLED = ("sampson", "sampson / median", "homography", "homography / median")
@@ -23,7 +25,7 @@ CHANNELS = (
     "against surroundings, 4 frames", "against surroundings, 12 frames", "noise of surroundings",
     "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row", "against ground below",
     "against both sides", "nearness to ground below",
-    *RIGID,
+    *RIGID, *SWEPT,
 )  # fmt: skip
 
 _STRIDES = (4, 12)
@@ -45,6 +47,7 @@ def describe(
     logit: np.ndarray,
     pooled: Mapping[str, np.ndarray],
     rigidity: Rigidity,
+    pictures: Pictures | None = None,
 ) -> np.ndarray:
     """Channels of clusters.
 
@@ -55,6 +58,7 @@ def describe(
         logit: N log odds of the tracks.
         pooled: for every name in `POOLED` N means over a track's pairs of frames, NaN = unknown.
         rigidity: of the block.
+        pictures: of the clip, in the pixels of the tracks; absent, the channels `SWEPT` are unknown.
 
     Returns:
         K×len(CHANNELS) float64; NaN where a channel could not be measured.
@@ -62,12 +66,15 @@ def describe(
     here = np.flatnonzero(block.observations > 0)
     ordered = np.sort(logit[here])
     shared = {"median logit": float(np.median(ordered)) if len(ordered) else np.nan, "largest likely cluster": largest}
+    swept = np.full((len(found), len(SWEPT)), np.nan)
+    if pictures is not None and rigidity.fitted is not None and found:
+        swept = sweep(block, rigidity.fitted, np.unique(np.concatenate([c.members for c in found])), pictures).channels(found)
     rows = []
-    for cluster, rigid in zip(found, rigidity.channels(found), strict=True):
+    for cluster, rigid, seen in zip(found, rigidity.channels(found), swept, strict=True):
         values = dict(shared)
         values.update(_pooled(block, cluster, logit, ordered, pooled))
         values.update(_motion(block, cluster, logit, values["mean logit"], *rigidity.depth))
-        values.update(zip(RIGID, rigid.tolist(), strict=True))
+        values.update(zip((*RIGID, *SWEPT), [*rigid.tolist(), *seen.tolist()], strict=True))
         rows.append([values.get(name, np.nan) for name in CHANNELS])
     return np.array(rows, float).reshape(len(found), len(CHANNELS))
 
@@ -126,14 +133,14 @@ def _motion(
         around = around[~own[around]]
         if len(around):
             note("logit around", logit[ids[around]].mean())
-            note("high logits around", np.percentile(logit[ids[around]], 90))
+            note("high logits around", _ninth_decile(logit[ids[around]]))
         # What stands on the ground is as near as the ground there, but for a mover whose motion passes for a parallax.
         spread = np.array([block.spacing, 0.0])
         below = ids[_within(xy, np.array([low[0], high[1]]) - spread, high + spread + (0.0, _BELOW * block.spacing))]
         ground, placed = level[below[still[below]]], level[ids[own]]
         placed = placed[np.isfinite(placed)]
         if len(ground) >= _FEWEST_BELOW and len(placed):
-            note("nearness to ground below", np.clip(placed.mean() - np.median(ground), -_NEARER, _NEARER))
+            note("nearness to ground below", min(max(placed.mean() - middle(ground), -_NEARER), _NEARER))
         for stride in _STRIDES:
             other = frame + stride if frame + stride <= min(cluster.last + 1, block.stop - 1) else frame - stride
             if other < block.start:
@@ -148,7 +155,7 @@ def _motion(
                 for name in ("against ground below", "against both sides"):
                     if name in found:
                         note(name, np.linalg.norm(found[name]) / (stride * block.unit))
-    values = {name: float(np.median(entries)) for name, entries in seen.items()}
+    values = {name: median(entries) for name, entries in seen.items()}
     for name in ("logit around", "high logits around"):
         if name in seen:
             values[name] = float(np.mean(seen[name]))
@@ -165,6 +172,15 @@ def _motion(
         values["across"], values["up or down"] = np.abs(mean_step).tolist()
         values["travel"] = np.log(np.linalg.norm(mean_step) * cluster.frames + 0.1)
     return values
+
+
+def _ninth_decile(values: np.ndarray) -> float:
+    """As NumPy's percentile, in a tenth of its time on few values."""
+    place = 0.9 * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    ordered = np.partition(values, (low, high))
+    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
 
 
 def _within(xy: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

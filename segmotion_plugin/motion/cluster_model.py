@@ -18,6 +18,7 @@ from segmotion_plugin.files import atomic_path
 from segmotion_plugin.motion.cluster_channels import CHANNELS, describe
 from segmotion_plugin.motion.clusters import Block, Cluster, clusters, neighbours
 from segmotion_plugin.motion.rigidity import Rigidity
+from segmotion_plugin.motion.sweep import Pictures
 from segmotion_plugin.tracks import Tracks
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "clusters.safetensors"
@@ -136,7 +137,9 @@ class Judged:
     explained: np.ndarray
 
 
-def judged_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray]) -> Judged:
+def judged_clusters(
+    block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray], pictures: Pictures | None = None
+) -> Judged:
     """The clusters of a block: small ones of tracks in doubt, described, and larger ones that move, tested against cameras."""
     rigidity = Rigidity(block, logit)
     score = logit + rigidity.doubt
@@ -148,11 +151,16 @@ def judged_clusters(block: Block, logit: np.ndarray, pooled: Mapping[str, np.nda
     for cluster, rigid in zip(larger, rigidity.explained(larger), strict=True):
         (explained if rigid else of_larger)[cluster.members] = True
     largest = max((cluster.share for cluster in moving), default=0.0)
-    return Judged(small, describe(block, small, largest, logit, pooled, rigidity), of_larger & ~explained, explained)
+    return Judged(small, describe(block, small, largest, logit, pooled, rigidity, pictures), of_larger & ~explained, explained)
 
 
 def second_look(
-    model: ClusterModel, tracks: Tracks, logit: np.ndarray, pooled: Mapping[str, np.ndarray], image_size: tuple[int, int]
+    model: ClusterModel,
+    tracks: Tracks,
+    logit: np.ndarray,
+    pooled: Mapping[str, np.ndarray],
+    image_size: tuple[int, int],
+    pictures: Pictures | None = None,
 ) -> np.ndarray:
     """What the verdicts on clusters add to the tracks' logits.
 
@@ -162,6 +170,7 @@ def second_look(
         logit: N calibrated log odds that a track moves.
         pooled: for every name in `cluster_channels.POOLED` N means over a track's pairs of frames, NaN = unknown.
         image_size: (width, height), pixels.
+        pictures: of the clip at that size; absent, the tracks alone tell.
 
     Returns:
         N numbers to add. A track that lives in several blocks takes the greatest: it moves in the clip if it moves in one.
@@ -171,7 +180,7 @@ def second_look(
     for start, stop in ranges:
         block = Block(tracks, image_size, start, stop)
         here = block.observations > 0
-        judged = judged_clusters(block, logit, pooled)
+        judged = judged_clusters(block, logit, pooled, pictures)
         verdict = model(judged.channels) if judged.small else np.zeros(0)
         shift[here] = np.maximum(shift[here], (_settled(judged, verdict, logit) - logit)[here])
     return np.where(np.isfinite(shift), shift, 0.0)

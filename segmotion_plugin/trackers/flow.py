@@ -68,17 +68,19 @@ class DisFlow:
     """
 
     SMALL, ENLARGED = 640, 1.9
-    STRIDE, DESCENT = 4, 12  # of 3 pixels and 25 steps in the preset, which take half as long again and bring no more home
+    STRIDE, COARSE_STRIDE = 4, 5  # pixels between patches at full and at half resolution; 3 in the preset
+    DESCENT = 12  # steps; with the preset's 25 and 3 it takes half as long again and brings no more home
     SMOOTHING = 40.0  # of enlarged images, twice the preset's: they are as smooth as their originals of half the size
 
     def __init__(self, width: int, height: int, enlarged: float = 1.0) -> None:
         # An engine that was given a beginning keeps it for later calls (and may crash on a larger image): so there are two.
         self._from_rest, self._from_flow = (cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in range(2))
+        fine = max(width, height) < self.SMALL or enlarged >= self.ENLARGED
         for engine in (self._from_rest, self._from_flow):
-            engine.setFinestScale(0 if max(width, height) < self.SMALL or enlarged >= self.ENLARGED else 1)
+            engine.setFinestScale(0 if fine else 1)
             if enlarged >= self.ENLARGED:
                 engine.setVariationalRefinementAlpha(self.SMOOTHING)
-            engine.setPatchStride(self.STRIDE)
+            engine.setPatchStride(self.STRIDE if fine else self.COARSE_STRIDE)
             engine.setGradientDescentIterations(self.DESCENT)
 
     def __call__(self, first: np.ndarray, second: np.ndarray, begin: np.ndarray | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from rich.progress import track as show_progress
@@ -120,6 +121,7 @@ class JudgedClip(StoredClip):
         logit: N calibrated log odds.
         pooled: P×N means of the geometry channels `cluster_channels.POOLED`.
         on_mover: N, share of a track's observations that lie on a mover.
+        pictures: T×H×W uint8 grey.
     """
 
     what = "judged clip"
@@ -132,6 +134,7 @@ class JudgedClip(StoredClip):
     logit: np.ndarray
     pooled: np.ndarray
     on_mover: np.ndarray
+    pictures: np.ndarray
 
     @classmethod
     def made(cls, seed: int, weights: Path | None = None) -> JudgedClip:
@@ -148,6 +151,7 @@ class JudgedClip(StoredClip):
         return cls(
             np.array(size), np.array(tracks.num_frames), tracks.first, tracks.length, tracks.xy_flat, logit,
             np.stack([means[name] for name in POOLED]), on_mover,
+            np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]),
         )  # fmt: skip
 
     def table(self) -> Table:
@@ -157,7 +161,7 @@ class JudgedClip(StoredClip):
         tracks = Tracks(self.first, offset, self.xy, seen > 0, seen, self.first, int(self.frames))
         size = (int(self.size[0]), int(self.size[1]))
         pooled = dict(zip(POOLED, self.pooled, strict=True))
-        judged = judged_clusters(Block(tracks, size, 0, tracks.num_frames), self.logit, pooled)
+        judged = judged_clusters(Block(tracks, size, 0, tracks.num_frames), self.logit, pooled, self.pictures)
         purity = [np.average(self.on_mover[c.members], weights=self.length[c.members]) for c in judged.small]
         return Table(judged.channels, np.array(purity), np.array([c.observations for c in judged.small], float))
 
