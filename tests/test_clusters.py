@@ -12,7 +12,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion import cluster_model
 from segmotion_plugin.motion.classifier import classify
 from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED, describe
-from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, Judged, blocks, second_look
+from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, Judged, Verdicts, blocks, second_look
 from segmotion_plugin.motion.clusters import Block, Cluster, clusters
 from segmotion_plugin.motion.rigidity import Rigidity
 from segmotion_plugin.tracks import Tracks
@@ -46,7 +46,7 @@ def unknown(tracks: Tracks) -> dict[str, np.ndarray]:
 def constant(verdict: float) -> ClusterModel:
     """A model that always says the same."""
     count = len(CHANNELS)
-    layer = (np.zeros((1, 1, count)), np.full((1, 1), verdict))
+    layer = (np.zeros((1, 2, count)), np.full((1, 2), verdict))
     return ClusterModel(np.zeros(count), np.ones(count), np.zeros(count, bool), (layer,))
 
 
@@ -142,10 +142,18 @@ def test_a_static_part_of_what_moves_is_released_but_not_what_moves_within() -> 
     whole, pole, ball = list(range(12)), list(range(6)), [4, 5]
     free = np.zeros(14, bool)
     judged = Judged([cluster_of(whole), cluster_of(pole), cluster_of(ball)], np.zeros((3, len(CHANNELS))), free, free)
-    settled = cluster_model._settled(judged, np.array([3.0, -2.0, 1.0]), np.full(14, -0.5))
+    settled = cluster_model._settled(judged, Verdicts(*[np.array([3.0, -2.0, 1.0])] * 2), np.full(14, -0.5))
     assert (settled[:4] < -0.5).all() and (settled[4:12] > 0).all() and (settled[12:] == -0.5).all()
-    together = cluster_model._settled(judged, np.array([3.0, -0.2, 1.0]), np.full(14, -0.5))
+    together = cluster_model._settled(judged, Verdicts(*[np.array([3.0, -0.2, 1.0])] * 2), np.full(14, -0.5))
     assert (together[:12] > 0).all()
+
+
+@pytest.mark.parametrize(("purity", "taken"), [((0.0, 3.0), 5), ((2.0, 3.0), 12)])
+def test_of_nested_clusters_that_move_the_larger_is_taken_unless_it_is_impure(purity: tuple[float, float], taken: int) -> None:
+    free = np.zeros(14, bool)
+    judged = Judged([cluster_of(list(range(12))), cluster_of(list(range(5)))], np.zeros((2, len(CHANNELS))), free, free)
+    settled = cluster_model._settled(judged, Verdicts(np.array([3.0, 3.0]), np.array(purity)), np.full(14, -0.5))
+    assert ((settled > 0) == (np.arange(14) < taken)).all()
 
 
 def test_neighbours_that_ever_part_are_not_one_rigid_cluster() -> None:
@@ -205,8 +213,8 @@ def test_training_learns_and_repeats() -> None:
     table = separable()
     model, again = (fit(table, steps=120, networks=2, seed=3) for _ in range(2))
     fresh = separable(seed=9)
-    assert quality(model(fresh.channels), fresh)["F1"] > 0.9
-    assert quality(-model(fresh.channels), fresh)["AP"] < 0.4
+    assert quality(model(fresh.channels).moves, fresh)["F1"] > 0.9
+    assert quality(-model(fresh.channels).moves, fresh)["AP"] < 0.4
     assert np.array_equal(model(fresh.channels), again(fresh.channels))
 
 

@@ -7,7 +7,7 @@ import pytest
 from support_street import FOCAL, FRAMES, SIZE, street, tracked, whole
 
 from segmotion_plugin.motion.cluster_channels import CHANNELS
-from segmotion_plugin.motion.cluster_model import Judged, _settled
+from segmotion_plugin.motion.cluster_model import Judged, Verdicts, _settled
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.depth_order import depth_order
 from segmotion_plugin.motion.rigid_cameras import solve
@@ -143,5 +143,5 @@ def test_a_static_thing_that_the_logits_call_moving_is_made_static_and_a_ball_on
     wall[260:460] = True
     cluster = whole(kind == 2)
     judged = Judged([cluster], np.zeros((1, len(CHANNELS))), np.zeros(len(kind), bool), wall | (kind == 2))
-    settled = _settled(judged, np.array([3.0]), np.where(wall | (kind == 2), 2.0, -3.0))
+    settled = _settled(judged, Verdicts(np.array([3.0]), np.array([3.0])), np.where(wall | (kind == 2), 2.0, -3.0))
     assert (settled[wall] < -0.9).all() and (settled[kind == 2] > 0).all()

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,13 +34,21 @@ _LEFT = -0.5  # most that the verdict on the rest can be
 _DENIED = 0.5  # a part with a verdict below minus that is no part of what moves
 _LEAST_PART, _PART = 3, 0.05  # fewest tracks of such a part, and fewest of the whole's
 _STATIC = -1.0  # most for tracks of what is rigid with the world
-_SIZE_COUNTS = 0.15  # exponent of the number of tracks: of nested clusters that move, a larger one is preferred
+# Of nested clusters that move the one is preferred that adds most tracks of a mover and fewest others.
+_SIZE_COUNTS, _LEAST_PURE, _LEAST_GAIN = 0.5, 0.4, 1e-3  # exponent of the number of tracks, purity that gains nothing, least gain
 _STEEPEST = 4.0  # standard deviations to which channels are clipped
+
+
+class Verdicts(NamedTuple):
+    """K log odds that clusters move, and K that an observation of theirs lies on a mover."""
+
+    moves: np.ndarray
+    purity: np.ndarray
 
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """E small networks whose logits are averaged: channels, flags of what is unknown -> two hidden layers (SiLU) -> logit.
+    """E small networks whose logits are averaged: channels, flags of what is unknown -> two hidden layers (SiLU) -> two logits.
 
     Attributes:
         mean: C means of the channels in training.
@@ -59,14 +68,14 @@ class ClusterModel:
         standard = np.where(unknown, 0.0, (np.where(unknown, 0.0, channels) - self.mean) / self.scale)
         return np.concatenate([np.clip(standard, -_STEEPEST, _STEEPEST), unknown[:, self.optional]], axis=1)
 
-    def __call__(self, channels: np.ndarray) -> np.ndarray:
-        """K log odds that clusters move, from K×C channels."""
+    def __call__(self, channels: np.ndarray) -> Verdicts:
+        """Verdicts on K clusters, from K×C channels."""
         value = np.broadcast_to(self.inputs(channels), (len(self.layers[0][0]), len(channels), self.layers[0][0].shape[2]))
         for number, (weight, bias) in enumerate(self.layers):
             value = value @ weight.transpose(0, 2, 1) + bias[:, None]
             if number + 1 < len(self.layers):
                 value = value / (1 + np.exp(-value))
-        return np.clip(value[..., 0].mean(axis=0), -_BOUND, _BOUND)
+        return Verdicts(*np.clip(value.mean(axis=0), -_BOUND, _BOUND).T)
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -107,8 +116,8 @@ class ClusterModel:
                 raise SegmotionError(f"{path}: tensor '{name}.weight' should take {width} inputs, has shape {weight.shape}")
             layers.append((weight, bias))
             width = weight.shape[1]
-        if not layers or width != 1:
-            raise SegmotionError(f"{path}: the last layer should have one output")
+        if not layers or width != len(Verdicts._fields):
+            raise SegmotionError(f"{path}: the last layer should have {len(Verdicts._fields)} outputs")
         return cls(tensors["mean"], tensors["scale"], tensors["optional"] > 0, tuple(layers))
 
 
@@ -181,12 +190,11 @@ def second_look(
         block = Block(tracks, image_size, start, stop)
         here = block.observations > 0
         judged = judged_clusters(block, logit, pooled, pictures)
-        verdict = model(judged.channels) if judged.small else np.zeros(0)
-        shift[here] = np.maximum(shift[here], (_settled(judged, verdict, logit) - logit)[here])
+        shift[here] = np.maximum(shift[here], (_settled(judged, model(judged.channels), logit) - logit)[here])
     return np.where(np.isfinite(shift), shift, 0.0)
 
 
-def _settled(judged: Judged, verdict: np.ndarray, logit: np.ndarray) -> np.ndarray:
+def _settled(judged: Judged, verdicts: Verdicts, logit: np.ndarray) -> np.ndarray:
     """N logits after the verdicts on clusters, of which some contain others.
 
     Clusters that move are taken greedily, none that overlaps one taken before; a part of one that is itself judged static, as the
@@ -194,7 +202,7 @@ def _settled(judged: Judged, verdict: np.ndarray, logit: np.ndarray) -> np.ndarr
     likelier to move than the best of their clusters, and hardly move at all, but for those of larger ones. What a larger cluster
     that is rigid with the world holds is static, but for what is taken.
     """
-    found = judged.small
+    found, verdict = judged.small, verdicts.moves
     settled, taken = logit.copy(), np.zeros(len(logit), bool)
     best, over = np.full(len(logit), -np.inf), verdict - _CALLED
     least = np.full(len(logit), np.inf)  # tracks of the smallest cluster that moves and holds a track
@@ -203,7 +211,8 @@ def _settled(judged: Judged, verdict: np.ndarray, logit: np.ndarray) -> np.ndarr
         best[members] = np.maximum(best[members], value)
         if value > 0:
             least[members] = np.minimum(least[members], len(members))
-    weight = np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found]) / (1 + np.exp(-over))
+    gain = np.maximum(1 / (1 + np.exp(-verdicts.purity)) - _LEAST_PURE, _LEAST_GAIN)
+    weight = gain * np.array([len(cluster.members) ** _SIZE_COUNTS for cluster in found])
     for index in np.argsort(-weight, kind="stable"):
         members = found[index].members
         if over[index] > 0 and not taken[members].any():

@@ -31,6 +31,7 @@ _SEEDS = 300_000_000  # away from those of the clips that the track model is tra
 _HIDDEN = (32, 16)
 _NOISE = 0.3  # standard deviation of what is added to the inputs, themselves of deviation 1
 _SMOOTHING = 0.02
+_BY_PURITY = 0.5  # weight of how pure a cluster is, beside whether it moves
 _MIXED, _CLEAR = 0.45, 0.25  # purity that tells least, and how far from it a cluster is clear
 _HELD_OUT = 5  # every fifth clip measures the model that is fitted on the others; the shipped one is fitted on all
 
@@ -53,7 +54,7 @@ class ClusterConfig:
     out: Path = Path("training")
     clips: int = 150
     weights: Path | None = None
-    steps: int = 800
+    steps: int = 1200
     networks: int = 5
     seed: int = 0
     threads: int = 1
@@ -80,13 +81,14 @@ class Table:
         return self.purity > 0.5
 
     @property
-    def weight(self) -> np.ndarray:
-        """K: large clusters count more, but not as much as they are larger, and mixed ones less.
+    def size(self) -> np.ndarray:
+        """K: large clusters count more, but not as much as they are larger."""
+        return np.sqrt(np.minimum(self.observations, 2000.0)) / 10
 
-        Of a tiny mover and the rim that flow drags along with it about one half is the mover.
-        """
-        clear = np.clip(np.abs(self.purity - _MIXED) / _CLEAR, 0.1, 1)
-        return clear * np.sqrt(np.minimum(self.observations, 2000.0)) / 10
+    @property
+    def weight(self) -> np.ndarray:
+        """K: `size`, less for mixed ones: of a tiny mover and the rim that flow drags along with it about one half is the mover."""
+        return np.clip(np.abs(self.purity - _MIXED) / _CLEAR, 0.1, 1) * self.size
 
     @classmethod
     def joined(cls, tables: list[Table]) -> Table:
@@ -167,7 +169,7 @@ class JudgedClip(StoredClip):
 
 
 def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
-    """Networks fitted to clusters with noise on their inputs, each from its own start."""
+    """Networks fitted to clusters with noise on their inputs, each from its own start: whether they move, and how pure they are."""
     unknown = ~np.isfinite(table.channels)
     model = ClusterModel(
         mean=np.nanmean(table.channels, axis=0),
@@ -176,8 +178,8 @@ def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
         layers=(),
     )
     inputs = torch.from_numpy(model.inputs(table.channels).astype(np.float32))
-    target = torch.from_numpy(table.moves.astype(np.float32)) * (1 - 2 * _SMOOTHING) + _SMOOTHING
-    weight = torch.from_numpy(table.weight.astype(np.float32))
+    target = torch.from_numpy(np.stack([table.moves, table.purity], axis=1).astype(np.float32)) * (1 - 2 * _SMOOTHING) + _SMOOTHING
+    weight = torch.from_numpy(np.stack([table.weight, _BY_PURITY * table.size], axis=1).astype(np.float32))
     fitted = [_optimised(inputs, target, weight, steps, seed * 1000 + number) for number in range(networks)]
     layers = []
     for parts in zip(*(network[::3] for network in fitted), strict=True):
@@ -195,15 +197,15 @@ def _optimised(inputs: Tensor, target: Tensor, weight: Tensor, steps: int, seed:
         parts: list[nn.Module] = []
         for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
             parts += [nn.Linear(narrow, wide), nn.SiLU(), nn.Dropout(0.1)]
-        network = nn.Sequential(*parts, nn.Linear(widths[-1], 1))
+        network = nn.Sequential(*parts, nn.Linear(widths[-1], target.shape[1]))
         optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
         for _ in range(steps):
             batch = torch.randint(len(inputs), (512,), generator=generator)
             noisy = inputs[batch] + _NOISE * torch.randn(len(batch), inputs.shape[1], generator=generator)
-            loss = nn.functional.binary_cross_entropy_with_logits(network(noisy)[:, 0], target[batch], weight[batch])
+            loss = nn.functional.binary_cross_entropy_with_logits(network(noisy), target[batch], weight[batch], reduction="sum")
             optimiser.zero_grad()
-            loss.backward()
+            (loss / len(batch)).backward()
             optimiser.step()
             schedule.step()
     return network.eval()
@@ -242,7 +244,7 @@ def main(config: ClusterConfig) -> str:
     if len(rest) < 2 or len({bool(v) for t in rest for v in t.moves}) < 2:
         raise SegmotionError(f"{folder}: {len(tables)} clips without clusters of both kinds; make more with --clips")
     test = Table.joined(tables[::_HELD_OUT])
-    judged = quality(fit(Table.joined(rest), config.steps, config.networks, config.seed)(test.channels), test)
+    judged = quality(fit(Table.joined(rest), config.steps, config.networks, config.seed)(test.channels).moves, test)
     alone = quality(test.channels[:, CHANNELS.index("mean logit")], test)
     target = (Path(config.export) if config.export else out / "export") / DEFAULT_WEIGHTS.name
     model = fit(Table.joined(tables), config.steps, config.networks, config.seed)
