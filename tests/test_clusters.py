@@ -11,7 +11,7 @@ import pytest
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.motion import cluster_model
 from segmotion_plugin.motion.classifier import classify
-from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED, describe
+from segmotion_plugin.motion.cluster_channels import AROUND, CHANNELS, POOLED, describe
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel, Judged, Verdicts, blocks, second_look
 from segmotion_plugin.motion.clusters import Block, Cluster, clusters
 from segmotion_plugin.motion.rigidity import Rigidity
@@ -55,6 +55,29 @@ def channels_of(tracks: Tracks, patch: np.ndarray, size: tuple[int, int] = SIZE)
     found = clusters(block, logit)
     whole = max(found, key=lambda cluster: len(cluster.members))
     return dict(zip(CHANNELS, describe(block, [whole], 0.0, logit, unknown(tracks), Rigidity(block, logit))[0], strict=True))
+
+
+def test_only_clusters_that_are_worth_it_are_held_against_their_surroundings() -> None:
+    tracks, patch = panned()
+    block, logit = Block(tracks, SIZE, 0, FRAMES), doubtful(patch)
+    found = clusters(block, logit)
+    first = np.arange(len(found)) == 0
+    given = (block, found, 0.0, logit, unknown(tracks), Rigidity(block, logit), None)
+    full, some = describe(*given), describe(*given, lambda channels: first)
+    around = np.isin(CHANNELS, AROUND)
+    assert len(found) > 1 and np.isfinite(full[:, around]).all()
+    assert np.array_equal(some[0], full[0], equal_nan=True) and np.isnan(some[1:, around]).all()
+    assert np.array_equal(some[:, ~around], full[:, ~around], equal_nan=True)
+
+
+def test_what_is_hopeless_is_not_looked_at_any_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracks, patch = panned()
+    looked: list[Cluster] = []
+    monkeypatch.setattr("segmotion_plugin.motion.cluster_channels._around", lambda block, cluster, *rest: looked.append(cluster) or {})
+    second_look(constant(-3.0), tracks, doubtful(patch), unknown(tracks), SIZE)
+    assert not looked
+    second_look(constant(-1.0), tracks, doubtful(patch), unknown(tracks), SIZE)
+    assert looked
 
 
 def test_what_stands_out_and_hangs_together_is_a_cluster() -> None:

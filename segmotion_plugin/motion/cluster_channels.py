@@ -5,7 +5,7 @@ Distances are in pixels of an image 854 wide, displacements per frame; logarithm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import numpy as np
@@ -18,14 +18,17 @@ from segmotion_plugin.smooth_flow import fit_robustly, middle
 POOLED = ("sampson", "sampson / median", "homography", "homography / median")
 """Per-track means of geometry channels that are averaged over a cluster."""
 
+AROUND = (
+    "logit around", "high logits around", "against surroundings, 4 frames", "against surroundings, 12 frames",
+    "noise of surroundings", "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row",
+    "against ground below", "against both sides", "nearness to ground below",
+)  # fmt: skip
+"""What is dear to measure, frame by frame: a cluster against what lies around it."""
+
 CHANNELS = (
     "mean logit", "highest logits", "spread of logits", "level", "tracks", "observations per frame", "frames", "length of tracks",
-    "logit around", "high logits around", "tracks above", "tracks nearly above", "median logit", "largest likely cluster",
-    *POOLED,
-    "against surroundings, 4 frames", "against surroundings, 12 frames", "noise of surroundings",
-    "travel", "constancy", "across", "up or down", "size", "height to width", "lowest row", "against ground below",
-    "against both sides", "nearness to ground below",
-    *RIGID, *SWEPT,
+    "tracks above", "tracks nearly above", "median logit", "largest likely cluster",
+    *POOLED, *AROUND, *RIGID, *SWEPT,
 )  # fmt: skip
 
 _STRIDES = (4, 12)
@@ -48,6 +51,7 @@ def describe(
     pooled: Mapping[str, np.ndarray],
     rigidity: Rigidity,
     pictures: Pictures | None = None,
+    worth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Channels of clusters.
 
@@ -59,6 +63,7 @@ def describe(
         pooled: for every name in `POOLED` N means over a track's pairs of frames, NaN = unknown.
         rigidity: of the block.
         pictures: of the clip, in the pixels of the tracks; absent, the channels `SWEPT` are unknown.
+        worth: tells from K×len(CHANNELS) channels without `AROUND` which of the K clusters are worth these; all when absent.
 
     Returns:
         K×len(CHANNELS) float64; NaN where a channel could not be measured.
@@ -73,10 +78,14 @@ def describe(
     for cluster, rigid, seen in zip(found, rigidity.channels(found), swept, strict=True):
         values = dict(shared)
         values.update(_pooled(block, cluster, logit, ordered, pooled))
-        values.update(_motion(block, cluster, logit, values["mean logit"], *rigidity.depth))
         values.update(zip((*RIGID, *SWEPT), [*rigid.tolist(), *seen.tolist()], strict=True))
         rows.append([values.get(name, np.nan) for name in CHANNELS])
-    return np.array(rows, float).reshape(len(found), len(CHANNELS))
+    channels = np.array(rows, float).reshape(len(found), len(CHANNELS))
+    around = [CHANNELS.index(name) for name in AROUND]
+    for row in np.flatnonzero(np.ones(len(found), bool) if worth is None else worth(channels)).tolist():
+        told = _around(block, found[row], logit, channels[row, CHANNELS.index("mean logit")], *rigidity.depth)
+        channels[row, around] = [told.get(name, np.nan) for name in AROUND]
+    return channels
 
 
 def _pooled(
@@ -106,10 +115,10 @@ def _pooled(
     return values
 
 
-def _motion(
+def _around(
     block: Block, cluster: Cluster, logit: np.ndarray, mean: float, level: np.ndarray, still: np.ndarray
 ) -> dict[str, float]:
-    """Channels of shape, place, surroundings and motion: medians over some frames; for `level` and `still` see `Rigidity.depth`."""
+    """Those of the channels `AROUND` that are known, medians over some frames; for `level` and `still` see `Rigidity.depth`."""
     seen: dict[str, list[float]] = {}
     steps: dict[int, list[np.ndarray]] = {stride: [] for stride in _STRIDES}
     ring, margin = _RING * block.spacing, block.spacing

@@ -7,7 +7,7 @@ a thin pole under parallax; their means do not. A small network that was trained
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ LARGEST = 0.01
 _FRAMES = 48  # about so many frames are looked at together, as in training
 _TRUST = 0.7  # of the verdict; the rest is the track's own logit
 _BOUND = 4.0  # of a verdict's logit
+_HOPELESS = -2.5  # verdict from what is quickly measured, below which a cluster is not looked at any further
 _CALLED = 0.25  # verdict from which a cluster is taken: hundreds are asked
 _LEFT = -0.5  # most that the verdict on the rest can be
 _DENIED = 0.5  # a part with a verdict below minus that is no part of what moves
@@ -147,9 +148,16 @@ class Judged:
 
 
 def judged_clusters(
-    block: Block, logit: np.ndarray, pooled: Mapping[str, np.ndarray], pictures: Pictures | None = None
+    block: Block,
+    logit: np.ndarray,
+    pooled: Mapping[str, np.ndarray],
+    pictures: Pictures | None = None,
+    worth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Judged:
-    """The clusters of a block: small ones of tracks in doubt, described, and larger ones that move, tested against cameras."""
+    """The clusters of a block: small ones of tracks in doubt, described, and larger ones that move, tested against cameras.
+
+    For `pictures` and `worth` see `cluster_channels.describe`.
+    """
     rigidity = Rigidity(block, logit)
     score = logit + rigidity.doubt
     links = neighbours(block, score)
@@ -160,7 +168,8 @@ def judged_clusters(
     for cluster, rigid in zip(larger, rigidity.explained(larger), strict=True):
         (explained if rigid else of_larger)[cluster.members] = True
     largest = max((cluster.share for cluster in moving), default=0.0)
-    return Judged(small, describe(block, small, largest, logit, pooled, rigidity, pictures), of_larger & ~explained, explained)
+    channels = describe(block, small, largest, logit, pooled, rigidity, pictures, worth)
+    return Judged(small, channels, of_larger & ~explained, explained)
 
 
 def second_look(
@@ -189,7 +198,7 @@ def second_look(
     for start, stop in ranges:
         block = Block(tracks, image_size, start, stop)
         here = block.observations > 0
-        judged = judged_clusters(block, logit, pooled, pictures)
+        judged = judged_clusters(block, logit, pooled, pictures, lambda channels: model(channels).moves > _HOPELESS)
         shift[here] = np.maximum(shift[here], (_settled(judged, model(judged.channels), logit) - logit)[here])
     return np.where(np.isfinite(shift), shift, 0.0)
 

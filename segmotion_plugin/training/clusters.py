@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import PairMeans, merged_logits
-from segmotion_plugin.motion.cluster_channels import CHANNELS, POOLED
+from segmotion_plugin.motion.cluster_channels import AROUND, CHANNELS, POOLED
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, judged_clusters
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.model import load_weights
@@ -31,6 +31,7 @@ _SEEDS = 300_000_000  # away from those of the clips that the track model is tra
 _HIDDEN = (32, 16)
 _NOISE = 0.3  # standard deviation of what is added to the inputs, themselves of deviation 1
 _SMOOTHING = 0.02
+_HIDDEN_AROUND = 0.1  # share of the clusters that are shown without `AROUND`: the first verdict is given without
 _BY_PURITY = 0.5  # weight of how pure a cluster is, beside whether it moves
 _MIXED, _CLEAR = 0.45, 0.25  # purity that tells least, and how far from it a cluster is clear
 _HELD_OUT = 5  # every fifth clip measures the model that is fitted on the others; the shipped one is fitted on all
@@ -170,14 +171,15 @@ class JudgedClip(StoredClip):
 
 def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
     """Networks fitted to clusters with noise on their inputs, each from its own start: whether they move, and how pure they are."""
-    unknown = ~np.isfinite(table.channels)
+    unknown, around = ~np.isfinite(table.channels), np.isin(CHANNELS, AROUND)
     model = ClusterModel(
         mean=np.nanmean(table.channels, axis=0),
         scale=np.nanstd(table.channels, axis=0) + 1e-6,
-        optional=unknown.mean(axis=0) > 0.01,
+        optional=(unknown.mean(axis=0) > 0.01) | around,
         layers=(),
     )
-    inputs = torch.from_numpy(model.inputs(table.channels).astype(np.float32))
+    channels = table.channels, np.where(around, np.nan, table.channels)
+    inputs = torch.from_numpy(np.stack([model.inputs(shown) for shown in channels]).astype(np.float32))
     target = torch.from_numpy(np.stack([table.moves, table.purity], axis=1).astype(np.float32)) * (1 - 2 * _SMOOTHING) + _SMOOTHING
     weight = torch.from_numpy(np.stack([table.weight, _BY_PURITY * table.size], axis=1).astype(np.float32))
     fitted = [_optimised(inputs, target, weight, steps, seed * 1000 + number) for number in range(networks)]
@@ -189,11 +191,11 @@ def fit(table: Table, steps: int, networks: int, seed: int) -> ClusterModel:
 
 
 def _optimised(inputs: Tensor, target: Tensor, weight: Tensor, steps: int, seed: int) -> nn.Sequential:
-    """One network of three linear layers, at the places 0, 3 and 6."""
+    """One network of three linear layers, at the places 0, 3 and 6; `inputs` 2×K×I are those with and without `AROUND`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # starting values and dropout
-        widths = (inputs.shape[1], *_HIDDEN)
+        widths = (inputs.shape[2], *_HIDDEN)
         parts: list[nn.Module] = []
         for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
             parts += [nn.Linear(narrow, wide), nn.SiLU(), nn.Dropout(0.1)]
@@ -201,8 +203,9 @@ def _optimised(inputs: Tensor, target: Tensor, weight: Tensor, steps: int, seed:
         optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
         for _ in range(steps):
-            batch = torch.randint(len(inputs), (512,), generator=generator)
-            noisy = inputs[batch] + _NOISE * torch.randn(len(batch), inputs.shape[1], generator=generator)
+            batch = torch.randint(len(target), (512,), generator=generator)
+            without = (torch.rand(len(batch), generator=generator) < _HIDDEN_AROUND).long()
+            noisy = inputs[without, batch] + _NOISE * torch.randn(len(batch), inputs.shape[2], generator=generator)
             loss = nn.functional.binary_cross_entropy_with_logits(network(noisy), target[batch], weight[batch], reduction="sum")
             optimiser.zero_grad()
             (loss / len(batch)).backward()
