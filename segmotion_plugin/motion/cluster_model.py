@@ -134,7 +134,7 @@ class Judged:
     """Clusters of a block.
 
     Attributes:
-        small: K clusters that are judged by the model.
+        small: K clusters that are judged by the model, none of them within a larger one that moves.
         channels: K×C of these.
         of_larger: N, part of a larger cluster that moves by its logits: what is small there is a limb or a patch of that, and no
             verdict on it alone can make it static.
@@ -161,15 +161,18 @@ def judged_clusters(
     rigidity = Rigidity(block, logit)
     score = logit + rigidity.doubt
     links = neighbours(block, score)
-    small = [c for c in clusters(block, score, links) if c.share <= LARGEST and np.isfinite(c.parting)]
     moving = clusters(block, logit, links, lowest=0.0)
     larger = [cluster for cluster in moving if cluster.share > LARGEST]
     of_larger, explained = np.zeros(len(logit), bool), np.zeros(len(logit), bool)
     for cluster, rigid in zip(larger, rigidity.explained(larger), strict=True):
         (explained if rigid else of_larger)[cluster.members] = True
+    of_larger &= ~explained
+    # What lies in a larger mover as a whole moves already.
+    asked = (c for c in clusters(block, score, links) if c.share <= LARGEST and np.isfinite(c.parting))
+    small = [c for c in asked if not of_larger[c.members].all()]
     largest = max((cluster.share for cluster in moving), default=0.0)
     channels = describe(block, small, largest, logit, pooled, rigidity, pictures, worth)
-    return Judged(small, channels, of_larger & ~explained, explained)
+    return Judged(small, channels, of_larger, explained)
 
 
 def second_look(
