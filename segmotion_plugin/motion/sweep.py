@@ -31,6 +31,7 @@ _ACROSS, _STEP, _BLUR = 7, 1.5, 1.25  # points of a patch per side; their distan
 _WORST = 40.0  # grey levels, at which differences are cut
 _SOFT = 3.0  # grey levels, added before logarithms are taken
 _BEFORE = 1e-3  # least depth before a camera
+_ROWS = 512  # tracks that are compared at a time: each has some thousand points
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,15 @@ def sweep(block: Block, fitted: Fitted, ids: np.ndarray, pictures: Pictures) -> 
         at = np.flatnonzero(middle == frame - away)
         place, seen = block.position(ids[at], frame)
         at, place = at[seen], place[seen]
-        if not len(at):
-            return at, np.zeros((0, _DEPTHS)), np.zeros(0)
-        still_place = _seen_from(fitted, xy[at], frame - away, frame, inverse)
-        seen_there = views(frame, np.concatenate([still_place, place[:, None]], axis=1))
-        differs = np.minimum(np.abs(seen_there - shown[at][:, None]), _WORST).mean(axis=2)
-        visible = np.all((still_place > 1) & (still_place < block.size - 1), axis=2)
-        return at, np.where(visible, differs[:, :-1], np.nan), differs[:, -1]
+        by_depth, on_track = np.zeros((len(at), _DEPTHS)), np.zeros(len(at))
+        for begin in range(0, len(at), _ROWS):
+            some = slice(begin, begin + _ROWS)
+            still_place = _seen_from(fitted, xy[at[some]], frame - away, frame, inverse)
+            seen_there = views(frame, np.concatenate([still_place, place[some, None]], axis=1))
+            differs = np.minimum(np.abs(seen_there - shown[at[some], None]), _WORST).mean(axis=2)
+            visible = np.all((still_place > 1) & (still_place < block.size - 1), axis=2)
+            by_depth[some], on_track[some] = np.where(visible, differs[:, :-1], np.nan), differs[:, -1]
+        return at, by_depth, on_track
 
     for at, by_depth, on_track in in_order(compared, _pairs(block, fitted, np.unique(middle).tolist())):
         known = np.isfinite(by_depth)
