@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -138,12 +139,18 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
 
 
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """(width, height) that images are worked on at, pixels, both even: flow and masks live at half of it.
+    """(width, height) that images are worked on at, pixels; even where it has to be rounded, since flow and masks live at half of it.
 
     Small images are enlarged, to twice their size at most: masks are drawn at half of this size, where movers must not get lost.
     """
     factor = min(_MOST_ENLARGED, long_side / max(width, height))
-    return max(16, 2 * round(width * factor / 2)), max(16, 2 * round(height * factor / 2))
+    return _whole(width * factor), _whole(height * factor)
+
+
+def _whole(length: float) -> int:
+    """The even one of the whole numbers beside a length; 16 at least."""
+    near = {math.floor(round(length, 6)), math.ceil(round(length, 6))}
+    return max(16, min(near, key=lambda number: number % 2))
 
 
 def at_working_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -94,6 +94,8 @@ def test_frames_are_brought_near_the_working_size(tmp_path: Path) -> None:
     assert worked(160, 90, 128) == (128, 72)
     assert worked(160, 90, 240) == (240, 135)
     assert worked(160, 90, 1280) == (320, 180)  # more than twice would show nothing new
+    assert worked(158, 89, 256) == (256, 144)  # of 144.2
+    assert worked(171, 96, 230) == (230, 130)  # of 129.1: a half of it is whole
 
 
 def test_video_frames_have_numbers_and_times(tmp_path: Path) -> None:
