@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,8 @@ Result = TypeVar("Result")
 
 THREADS = 2
 """Frames that are worked on at a time."""
+
+_SWITCH = 0.0005  # seconds after which a thread that is busy with Python lets another go on, if one waits; 0.005 by default
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor | None = None) -> Iterator[Result]:
@@ -46,10 +49,13 @@ def one_thread_each() -> Iterator[None]:
     import torch
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
+    before, interval = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(1)
+    # What comes back from a long operation should not wait for a thread that is busy with Python.
+    sys.setswitchinterval(_SWITCH)
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
+        sys.setswitchinterval(interval)
         torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,8 +52,10 @@ def test_an_error_reaches_the_caller_and_threads_end() -> None:
     assert threading.active_count() == before
 
 
-def test_torch_gets_its_threads_back() -> None:
-    before = torch.get_num_threads()
+def test_torch_gets_its_threads_back_and_python_its_interval() -> None:
+    before, interval = torch.get_num_threads(), sys.getswitchinterval()
     with one_thread_each():
         assert torch.get_num_threads() == 1
+        assert sys.getswitchinterval() < interval
     assert torch.get_num_threads() == before
+    assert sys.getswitchinterval() == interval
