@@ -264,8 +264,9 @@ def _write_card(path: Path, config: ClusterConfig, clips: int, count: int, measu
     lines = [
         "# clusters.safetensors",
         "",
-        f"Says for clusters of tracks below {100 * LARGEST:.0f} % of all whether they move in the world and how pure they are, from the",
-        f"{len(CHANNELS)} channels of `motion/cluster_channels.py`; the tracks, judged one by one by the transformer, take the verdict.",
+        f"Says for clusters of tracks below {100 * LARGEST:.0f} % of all whether they move in the world and how pure they are,",
+        f"from the {len(CHANNELS)} channels of `motion/cluster_channels.py`; the tracks, judged one by one by the transformer,",
+        "take the verdict.",
         "",
         f"- {config.networks} networks with hidden layers of {_HIDDEN[0]} and {_HIDDEN[1]} units, averaged. Licence: Apache-2.0.",
         f"- Trained on {count:,} clusters of {clips} simulated worlds, rendered and tracked by the embedded tracker: two fifths",
