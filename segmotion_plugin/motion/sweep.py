@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.rigid_cameras import RigidCameras
 from segmotion_plugin.motion.rigidity import Fitted
 from segmotion_plugin.parallel import in_order
 from segmotion_plugin.rawstore import RawStore
@@ -79,7 +80,8 @@ def sweep(block: Block, fitted: Fitted, ids: np.ndarray, pictures: Pictures) -> 
     xy = tracks.xy_flat[tracks.offset[ids] + middle - tracks.first[ids]].astype(float)
     views = _Views(block, pictures)
     shown = np.zeros((len(ids), _ACROSS**2), np.float32)
-    for frame in np.unique(middle).tolist():
+    middles = np.unique(middle).tolist()
+    for frame in middles:
         here = middle == frame
         shown[here] = views(frame, xy[here][:, None])[:, 0]
     inverse = np.linspace(0, _NEAREST * fitted.nearest, _DEPTHS)
@@ -94,14 +96,14 @@ def sweep(block: Block, fitted: Fitted, ids: np.ndarray, pictures: Pictures) -> 
         by_depth, on_track = np.zeros((len(at), _DEPTHS)), np.zeros(len(at))
         for begin in range(0, len(at), _ROWS):
             some = slice(begin, begin + _ROWS)
-            still_place = _seen_from(fitted, xy[at[some]], frame - away, frame, inverse)
+            still_place = _seen_from(fitted.cameras, xy[at[some]], frame - away, frame, inverse)
             seen_there = views(frame, np.concatenate([still_place, place[some, None]], axis=1))
             differs = np.minimum(np.abs(seen_there - shown[at[some], None]), _WORST).mean(axis=2)
             visible = np.all((still_place > 1) & (still_place < block.size - 1), axis=2)
             by_depth[some], on_track[some] = np.where(visible, differs[:, :-1], np.nan), differs[:, -1]
         return at, by_depth, on_track
 
-    for at, by_depth, on_track in in_order(compared, _pairs(block, fitted, np.unique(middle).tolist())):
+    for at, by_depth, on_track in in_order(compared, _pairs(block, fitted.cameras, middles)):
         known = np.isfinite(by_depth)
         still[at] += np.where(known, by_depth, 0.0)
         inside[at] += known
@@ -111,18 +113,17 @@ def sweep(block: Block, fitted: Fitted, ids: np.ndarray, pictures: Pictures) -> 
     return Sweep(ids, still, along / np.maximum(count, 1), count)
 
 
-def _pairs(block: Block, fitted: Fitted, middles: list[int]) -> Iterator[tuple[int, int]]:
+def _pairs(block: Block, cameras: RigidCameras, middles: list[int]) -> Iterator[tuple[int, int]]:
     """Frames with a known camera to look at, and how far they are from one in which tracks have their middle."""
-    known = set((np.flatnonzero(fitted.cameras.known) + fitted.cameras.start).tolist())
+    known = set((np.flatnonzero(cameras.known) + cameras.start).tolist())
     for frame in range(block.start, block.stop):
         for away in _AWAY:
             if frame - away in middles and {frame, frame - away} <= known:
                 yield frame, away
 
 
-def _seen_from(fitted: Fitted, xy: np.ndarray, frame: int, other: int, inverse: np.ndarray) -> np.ndarray:
+def _seen_from(cameras: RigidCameras, xy: np.ndarray, frame: int, other: int, inverse: np.ndarray) -> np.ndarray:
     """n×K×2 pixels where another frame shows what is at n×2 pixels of a frame if its inverse depth is one of K; NaN behind it."""
-    cameras = fitted.cameras
     here, there = frame - cameras.start, other - cameras.start
     sight = np.concatenate([(xy - cameras.center) / cameras.focal, np.ones((len(xy), 1))], axis=1)
     turn = cameras.rotation[there] @ cameras.rotation[here].T
