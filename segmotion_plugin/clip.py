@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.parallel import in_order
 from segmotion_plugin.rawstore import RawStore
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -105,8 +106,7 @@ class ImageFolder:
 
     def __iter__(self) -> Iterator[tuple[SourceFrame, np.ndarray]]:
         size = None
-        for number, file in enumerate(self.files):
-            image = read_rgb(file)
+        for number, (file, image) in enumerate(zip(self.files, in_order(read_rgb, self.files), strict=True)):
             if size is None:
                 size = image.shape[:2]
             elif image.shape[:2] != size:

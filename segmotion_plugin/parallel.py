@@ -42,15 +42,17 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], pool: Thread
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Within, torch and linear algebra compute each operation with one thread.
+    """Within, torch, OpenCV and linear algebra compute each operation with one thread.
 
     Frames side by side are faster than threads within a frame, and sums are the same on every machine.
     """
+    import cv2
     import torch
     from threadpoolctl import threadpool_limits
 
-    before, interval = torch.get_num_threads(), sys.getswitchinterval()
+    before, opencv, interval = torch.get_num_threads(), cv2.getNumThreads(), sys.getswitchinterval()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     # What comes back from a long operation should not wait for a thread that is busy with Python.
     sys.setswitchinterval(_SWITCH)
     try:
@@ -58,4 +60,5 @@ def one_thread_each() -> Iterator[None]:
             yield
     finally:
         sys.setswitchinterval(interval)
+        cv2.setNumThreads(opencv)
         torch.set_num_threads(before)

@@ -96,7 +96,7 @@ class Plan:
         shutil.rmtree(space.motion / "disparity", ignore_errors=True)
         judge = classifier.classify_geometric if self.motion == "geometric" else classifier.classify
         described = features_of_tracks(tracks, features, clip.work_size)
-        with console.bar("motion", 100, "%") as update:
+        with console.bar("motion", 100, "%") as update, one_thread_each():
             motion = judge(
                 tracks,
                 clip.work_size,
@@ -135,15 +135,17 @@ class Plan:
         path.unlink(missing_ok=True)
         store = RawStore(path, ((height + 1) // 2, (width + 1) // 2), np.uint8)
         frames = densify(clip, tracks, motion.probability, flow, features, seed=settings.seed, frames=clip.selected)
-        with console.bar("segments", len(clip.selected)) as update, one_thread_each():
-            for done, (frame, soft) in enumerate(frames, start=1):
-                store[frame] = np.round(255 * soft)
-                update(done)
-        part, seen = parts_under(tracks, ((frame, store[frame] > 127) for frame in clip.selected.tolist()))
-        dynamic = moving_in_masks(tracks, motion.probability, part, seen)
-        described = features_of_tracks(tracks, features, clip.work_size)
-        radius = _NEIGHBOURS * max(clip.work_size)
-        motion.object_id[:] = group(tracks, dynamic, clip.shots, radius=radius, size=clip.work_size, features=described, patch=part)
+        with one_thread_each():
+            with console.bar("segments", len(clip.selected)) as update:
+                for done, (frame, soft) in enumerate(frames, start=1):
+                    store[frame] = np.round(255 * soft)
+                    update(done)
+            part, seen = parts_under(tracks, ((frame, store[frame] > 127) for frame in clip.selected.tolist()))
+            dynamic = moving_in_masks(tracks, motion.probability, part, seen)
+            described = features_of_tracks(tracks, features, clip.work_size)
+            radius = _NEIGHBOURS * max(clip.work_size)
+            size = clip.work_size
+            motion.object_id[:] = group(tracks, dynamic, clip.shots, radius=radius, size=size, features=described, patch=part)
         return labelled(tracks, motion.object_id, store, clip.selected.tolist())
 
 

@@ -191,15 +191,17 @@ class Densifier:
         return found + options.proof * (region == PROVEN) - options.against * (region == HALO)
 
     def evidence(self, frame: int) -> np.ndarray:
-        """h×w logit that a pixel moves, from what this frame tells.
-
-        Neighbours in time ask as well, so it is kept for a while; the frames that will be asked for next are begun in another thread.
-        """
+        """h×w logit that a pixel moves, from what this frame tells; neighbours in time ask as well, so it is kept for a while."""
         with self._lock:
-            for other in range(frame, min(frame + self.options.memory + 2, self.shot[1])):
-                if other not in self._evidence_of:
-                    self._evidence_of[other] = self._tellers.submit(self._tell, other)
-            told = self._evidence_of[frame]
+            told = self._evidence_of.get(frame)
+            asked_before = told is not None
+            if told is None:
+                told = self._evidence_of[frame] = Future()
+        if not asked_before:
+            try:
+                told.set_result(self._tell(frame))
+            except BaseException as error:
+                told.set_exception(error)
         return told.result()
 
     def _forget(self, frame: int) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -112,33 +113,61 @@ def pair_flows(
         def submit(first: np.ndarray, second: np.ndarray, begin: _Flows | tuple[None, None] = (None, None)) -> _Begun:
             return ahead.submit(engines[0], first, second, begin[0]), back.submit(engines[1], second, first, begin[1])
 
-        def finished(index: int, first: np.ndarray, second: np.ndarray, begun: _Begun) -> _Flows:
-            flows = begun[0].result(), begun[1].result()
-            if features is None:
-                return flows
-            images, small = _halved((first, second), flows)
-            gone = lost(images, small, absolute / 4), lost(images[::-1], small[::-1], absolute / 4)
-            found = beginnings(images, small, gone, (features[index], features[index + 1]))
-            if found is not None:
-                box = _pixels_around(found[0].where | found[1].where, (width, height))
-                begin = _cropped((_enlarged(found[0].flow, (width, height)), _enlarged(found[1].flow, (width, height))), box)
-                again = submit(*_cropped((first, second), box), begin)
-                for seen, flow, mask, beginning, task in zip(
-                    ((first, second), (second, first)), flows, gone, found, again, strict=True
-                ):
-                    _replace(seen, flow, mask, beginning.where, task.result(), box)
-            return flows
+        def looked_at(index: int, first: np.ndarray, second: np.ndarray, begun: _Begun) -> _Pair:
+            pair = _Pair((first, second), (begun[0].result(), begun[1].result()))
+            if features is not None:
+                images, small = _halved(pair.images, pair.flows)
+                gone = lost(images, small, absolute / 4), lost(images[::-1], small[::-1], absolute / 4)
+                found = beginnings(images, small, gone, (features[index], features[index + 1]))
+                if found is not None:
+                    box = _pixels_around(found[0].where | found[1].where, (width, height))
+                    begin = _cropped((_enlarged(found[0].flow, (width, height)), _enlarged(found[1].flow, (width, height))), box)
+                    pair.again = _Again(box, gone, (found[0].where, found[1].where), submit(*_cropped(pair.images, box), begin))
+            return pair
 
         grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
+        # While one pair is looked at, the engines have the next one's flow and what is begun again of the one before.
         waiting: deque[tuple[int, np.ndarray, np.ndarray, _Begun]] = deque()
+        looked: deque[_Pair] = deque()
         for frame in range(start + 1, stop):
             following = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
             waiting.append((frame - 1, grey, following, submit(grey, following)))
             if len(waiting) > 1:
-                yield finished(*waiting.popleft())
+                looked.append(looked_at(*waiting.popleft()))
+            if len(looked) > 1:
+                yield looked.popleft().finished()
             grey = following
-        for pair in waiting:
-            yield finished(*pair)
+        looked.extend(looked_at(*pair) for pair in waiting)
+        for pair in looked:
+            yield pair.finished()
+
+
+class _Again(NamedTuple):
+    """Flow of a pair of frames that is begun once more."""
+
+    box: Box  # of the pictures
+    lost: _Flows  # what each frame lost, h×w bool
+    cells: _Flows  # where each has another beginning, h×w bool
+    begun: _Begun  # flows of the box
+
+
+@dataclass
+class _Pair:
+    """Two neighbouring frames, the flows between them, and what may still replace parts of these."""
+
+    images: _Flows
+    flows: _Flows
+    again: _Again | None = None
+
+    def finished(self) -> _Flows:
+        """The flows when all is computed."""
+        if self.again is not None:
+            box, gone, cells, begun = self.again
+            for seen, flow, mask, where, task in zip(
+                (self.images, self.images[::-1]), self.flows, gone, cells, begun, strict=True
+            ):
+                _replace(seen, flow, mask, where, task.result(), box)
+        return self.flows
 
 
 def _halved(images: _Flows, flows: _Flows) -> tuple[_Flows, _Flows]:
