@@ -12,6 +12,8 @@ from segmotion_plugin.tracks import TrackMotion, Tracks
 
 MASK_WEIGHT = 4.0
 """Log odds that a track gains when all its pixels are masked, and loses when none is."""
+TRACK_WEIGHT = 1 / 3
+"""What a track's own log odds count beside that: tracks that flow drags along with an outline are as sure as those within it."""
 
 
 class MaskVotes:
@@ -46,7 +48,8 @@ class MaskVotes:
         share = self._masked / np.maximum(self._seen, 1)
         known = self._seen > 0
         prior = np.clip(motion.probability.astype(np.float64), 1e-6, 1 - 1e-6)
-        logit = np.log(prior / (1 - prior)) + np.where(known, MASK_WEIGHT * (2 * share - 1), 0.0)
+        own = np.log(prior / (1 - prior))
+        logit = np.where(known, TRACK_WEIGHT * own + MASK_WEIGHT * (2 * share - 1), own)
         probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
         moves = np.where(known, probability >= 0.5, motion.object_id > 0)
         object_id = np.where(moves, motion.object_id, 0).astype(np.int32)
