@@ -10,7 +10,8 @@ from statistics import median
 
 import numpy as np
 
-from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.motion.clusters import Block, Cluster, neighbours
+from segmotion_plugin.motion.cohesion import HELD, Cohesion
 from segmotion_plugin.motion.rigidity import RIGID, Rigidity
 from segmotion_plugin.motion.sweep import SWEPT, Pictures, sweep
 from segmotion_plugin.smooth_flow import fit_robustly, middle
@@ -28,7 +29,7 @@ AROUND = (
 CHANNELS = (
     "mean logit", "highest logits", "spread of logits", "level", "tracks", "observations per frame", "frames", "length of tracks",
     "tracks above", "tracks nearly above", "median logit", "largest likely cluster",
-    *POOLED, *AROUND, *RIGID, *SWEPT,
+    *POOLED, *AROUND, *RIGID, *SWEPT, *HELD,
 )  # fmt: skip
 
 _STRIDES = (4, 12)
@@ -52,6 +53,7 @@ def describe(
     rigidity: Rigidity,
     pictures: Pictures | None = None,
     worth: Callable[[np.ndarray], np.ndarray] | None = None,
+    links: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Channels of clusters.
 
@@ -64,6 +66,7 @@ def describe(
         rigidity: of the block.
         pictures: of the clip, in the pixels of the tracks; absent, the channels `SWEPT` are unknown.
         worth: tells from K×len(CHANNELS) channels without `AROUND` which of the K clusters are worth these; all when absent.
+        links: `neighbours` of all tracks that are candidates, where they are known.
 
     Returns:
         K×len(CHANNELS) float64; NaN where a channel could not be measured.
@@ -74,11 +77,14 @@ def describe(
     swept = np.full((len(found), len(SWEPT)), np.nan)
     if pictures is not None and rigidity.fitted is not None and found:
         swept = sweep(block, rigidity.fitted, np.unique(np.concatenate([c.members for c in found])), pictures).channels(found)
+    held = np.zeros((0, len(HELD)))
+    if found:
+        held = Cohesion(block, neighbours(block, logit + rigidity.doubt) if links is None else links).channels(found)
     rows = []
-    for cluster, rigid, seen in zip(found, rigidity.channels(found), swept, strict=True):
+    for cluster, *measured in zip(found, rigidity.channels(found), swept, held, strict=True):
         values = dict(shared)
         values.update(_pooled(block, cluster, logit, ordered, pooled))
-        values.update(zip((*RIGID, *SWEPT), [*rigid.tolist(), *seen.tolist()], strict=True))
+        values.update(zip((*RIGID, *SWEPT, *HELD), np.concatenate(measured).tolist(), strict=True))
         rows.append([values.get(name, np.nan) for name in CHANNELS])
     channels = np.array(rows, float).reshape(len(found), len(CHANNELS))
     around = [CHANNELS.index(name) for name in AROUND]

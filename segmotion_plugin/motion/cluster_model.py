@@ -171,7 +171,7 @@ def judged_clusters(
     asked = (c for c in clusters(block, score, links) if c.share <= LARGEST and np.isfinite(c.parting))
     small = [c for c in asked if not of_larger[c.members].all()]
     largest = max((cluster.share for cluster in moving), default=0.0)
-    channels = describe(block, small, largest, logit, pooled, rigidity, pictures, worth)
+    channels = describe(block, small, largest, logit, pooled, rigidity, pictures, worth, links)
     return Judged(small, channels, of_larger, explained)
 
 
