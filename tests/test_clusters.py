@@ -223,7 +223,7 @@ def test_a_mover_of_one_block_moves_in_the_clip() -> None:
     assert (shift[patch] > 1).all() and not shift[~patch].any()
 
 
-def separable(count: int = 400, seed: int = 0) -> Table:
+def separable(count: int = 600, seed: int = 0) -> Table:
     rng = np.random.default_rng(seed)
     channels = rng.normal(size=(count, len(CHANNELS)))
     moves = rng.random(count) < 0.4

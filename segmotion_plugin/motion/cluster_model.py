@@ -168,7 +168,7 @@ def judged_clusters(
         (explained if rigid else of_larger)[cluster.members] = True
     of_larger &= ~explained
     # What lies in a larger mover as a whole moves already.
-    asked = (c for c in clusters(block, score, links) if c.share <= LARGEST and np.isfinite(c.parting))
+    asked = (c for c in clusters(block, score, links, nearness=rigidity.depth[0]) if c.share <= LARGEST)
     small = [c for c in asked if not of_larger[c.members].all()]
     largest = max((cluster.share for cluster in moving), default=0.0)
     channels = describe(block, small, largest, logit, pooled, rigidity, pictures, worth, links)

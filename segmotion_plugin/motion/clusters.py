@@ -24,6 +24,9 @@ _REACH = 2.3  # spacings of the tracks up to which two are neighbours
 _STRIDE = 4
 # Spacings by which the steps of neighbours over _STRIDE frames may differ at most; the last joins what is one thing loosely, as limbs.
 _PARTINGS = (0.25, 0.7, np.inf)
+# The same where it is known how near the tracks are, with the difference of their levels: what goes along the camera's path parts
+# little from what lies behind it, but is nearer.
+_PLACED_PARTINGS = ((0.25, 0.2), (0.7, np.inf), (1.5, 0.1))
 _NOISE = 0.2  # pixels of an image 854 wide, of a step over one frame
 
 
@@ -165,7 +168,11 @@ def _parting(block: Block, pairs: np.ndarray) -> np.ndarray:
 
 
 def clusters(
-    block: Block, score: np.ndarray, links: tuple[np.ndarray, np.ndarray] | None = None, lowest: float = -np.inf
+    block: Block,
+    score: np.ndarray,
+    links: tuple[np.ndarray, np.ndarray] | None = None,
+    lowest: float = -np.inf,
+    nearness: np.ndarray | None = None,
 ) -> list[Cluster]:
     """All distinct connected sets of at least two tracks: for every bound on how far neighbours part, above falling levels.
 
@@ -174,11 +181,15 @@ def clusters(
         score: N log odds that a track moves, or how likely it is a part of what moves otherwise.
         links: `neighbours` of all tracks above the lowest level, where they are known.
         lowest: level below which none is wanted.
+        nearness: N levels (`depth_order.level_of`) of the tracks, NaN where unknown; then these bound links, too, and none is loose.
     """
     pairs, parting = neighbours(block, score) if links is None else links
     found: dict[bytes, Cluster] = {}
-    for bound in _PARTINGS:
-        for members, level in _component_tree(pairs[parting <= bound], score, _LEVELS[_LEVELS >= lowest]):
+    bounds = [(bound, np.inf) for bound in _PARTINGS] if nearness is None else _PLACED_PARTINGS
+    between = np.zeros(len(pairs)) if nearness is None else np.abs(np.subtract(*nearness[pairs].T))
+    for bound, step in bounds:
+        linked = (parting <= bound) & ~(between > step)
+        for members, level in _component_tree(pairs[linked], score, _LEVELS[_LEVELS >= lowest]):
             key = members.tobytes()
             if key not in found:
                 found[key] = _cluster(block, members, level, bound)

@@ -24,7 +24,7 @@ _BORDER = 2.0  # spacings from the picture's border within which tracks end and 
 _STRIDES = (1, 3)  # frames over which accelerations are taken
 _LITTLE = 0.25  # spacings
 _MOST = 3.0  # spacings; what parts further is equally far
-_SOFT_PARTING, _SOFT_DRIFT, _SOFT_SHAKING = 0.02, 0.01, 0.001  # spacings, and pixels, added before logarithms are taken
+_SOFT_PARTING, _SOFT_DRIFT, _SOFT_SHAKING = 0.02, 0.01, 0.001  # spacings, and such pixels, added before logarithms are taken
 
 
 class Cohesion:
@@ -50,7 +50,7 @@ class Cohesion:
         self._begin = np.searchsorted(which, np.arange(count))
         self._length = block.observations.astype(float)
         self._inside = np.zeros(count, bool)
-        self._spacing, self._size = block.spacing, block.size
+        self._spacing, self._size, self._unit = block.spacing, block.size, block.unit
         lived = self._last >= self._first
         self._ends = lived & (self._last < block.stop - 1) & ~self._leaves(self._last)
         self._starts = lived & (self._first > block.start) & ~self._leaves(self._first)
@@ -80,7 +80,10 @@ class Cohesion:
         return np.where((end > begin) & np.isfinite(drift), np.minimum(drift, _MOST), np.nan)
 
     def _shakes(self, stride: int) -> np.ndarray:
-        """N mean accelerations of tracks over a stride against the middle one of each frame, pixels; NaN where never known."""
+        """N mean accelerations of tracks over a stride against the middle one of each frame; NaN where never known.
+
+        Pixels of an image 854 wide.
+        """
         xy, count = self._xy, len(self._first)
         middle = np.arange(stride, len(xy) - stride)
         middle = middle[self._which[middle - stride] == self._which[middle + stride]]
@@ -92,7 +95,7 @@ class Cohesion:
             if len(part):
                 change[part] -= np.median(change[part], axis=0)
         number = np.bincount(self._which[middle], minlength=count)
-        total = np.bincount(self._which[middle], np.linalg.norm(change, axis=1), count)
+        total = np.bincount(self._which[middle], np.linalg.norm(change, axis=1) / self._unit, count)
         return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
     def channels(self, found: Sequence[Cluster]) -> np.ndarray:
