@@ -77,8 +77,8 @@ class Densifier:
         self._looked: dict[int, bytes] = {}
         self._evidence_of: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
-        self._tellers, self._drawers = ThreadPoolExecutor(max_workers=THREADS), ThreadPoolExecutor(max_workers=THREADS)
-        self._samples = Samples.joined(list(self._tellers.map(self._sampled, range(*shot))))
+        self._threads = ThreadPoolExecutor(max_workers=THREADS)
+        self._samples = Samples.joined(list(self._threads.map(self._sampled, range(*shot))))
         self._model = fit_logistic(self._samples.thinned(_MOST_SAMPLES), ridge=self.options.ridge)
 
     def _halved(self, frame: int) -> np.ndarray:
@@ -212,8 +212,7 @@ class Densifier:
 
     def close(self) -> None:
         """End the threads."""
-        for pool in (self._drawers, self._tellers):
-            pool.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     def _remembered(self, frame: int) -> np.ndarray:
         """h×w evidence, averaged along the flow over frames before and after: what one frame misses, its neighbours know."""
@@ -254,7 +253,7 @@ class Densifier:
     def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Soft segmentations of ascending frames, of which `THREADS` are drawn at a time."""
         try:
-            for frame, soft in zip(frames, in_order(self.segment, frames, self._drawers), strict=True):
+            for frame, soft in zip(frames, in_order(self.segment, frames, self._threads), strict=True):
                 yield frame, soft
                 self._forget(frame)
         finally:
