@@ -87,13 +87,20 @@ def colour_odds(bins: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np
         h×w float32.
     """
 
-    def density(weight: np.ndarray) -> np.ndarray:
-        counts = np.bincount(bins.ravel(), weight.ravel(), int(np.prod(_BINS))).reshape(_BINS)
-        smooth = gaussian_filter(counts, _SPREAD, mode="constant")
-        return smooth / max(float(smooth.sum()), 1e-6) + _UNSEEN
+    table = np.log(densities(bins, inside) + _UNSEEN) - np.log(densities(bins, outside) + _UNSEEN)
+    return table[bins].astype(np.float32)
 
-    table = np.log(density(inside)) - np.log(density(outside))
-    return table.ravel()[bins].astype(np.float32)
+
+def densities(bins: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Shares of the colours, one per bin, a little blurred.
+
+    Args:
+        bins: h×w, see `colour_bins`.
+        weight: h×w, of every pixel.
+    """
+    counts = np.bincount(bins.ravel(), weight.ravel(), int(np.prod(_BINS))).reshape(_BINS)
+    smooth = gaussian_filter(counts, _SPREAD, mode="constant").ravel()
+    return np.asarray(smooth / max(float(smooth.sum()), 1e-6))
 
 
 def draw_again(
