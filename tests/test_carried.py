@@ -15,7 +15,7 @@ from segmotion_plugin.trackers.flow import FlowStore
 from segmotion_plugin.tracks import Tracks
 
 SIZE = (90, 160)
-SIDE, SPEED, FRAMES = 16, 3, 24
+SIDE, SPEED, FRAMES = 16, 3, 40
 _GREEN, _BLUE = (40, 190, 60), (40, 60, 200)
 
 
@@ -94,6 +94,23 @@ def test_masks_without_a_gap_stay_as_they_are() -> None:
     assert not _World().carried(range(0))
 
 
+def test_what_comes_off_a_part_has_no_past() -> None:
+    world = _World()
+    half = world.truth
+
+    def splits(frame: int) -> np.ndarray:
+        """From frame 14 on the mask is in two pieces, of which the smaller one is missing from frame 18 on."""
+        mask = half(frame)
+        if frame >= 14:
+            mask[41:43] = False
+        if frame >= 18:
+            mask[43:] = False
+        return mask
+
+    world.truth = splits  # type: ignore[method-assign]
+    assert not world.carried(range(0))
+
+
 def test_what_goes_behind_something_is_not_carried_onto_it() -> None:
     world = _World(post=True)
     hidden = [frame for frame in range(FRAMES) if not world.truth(frame).any()]
@@ -102,9 +119,9 @@ def test_what_goes_behind_something_is_not_carried_onto_it() -> None:
 
 
 def test_nothing_is_carried_for_longer_than_it_was_seen() -> None:
-    assert sorted(_World().carried(range(6, FRAMES))) == list(range(6, 12))
-    assert sorted(_World().carried(range(6, FRAMES), most=3)) == [6, 7, 8]
-    assert not _World().carried(range(3, FRAMES))  # seen for three frames only
+    assert sorted(_World().carried(range(9, FRAMES))) == list(range(9, 18))
+    assert sorted(_World().carried(range(9, FRAMES), most=3)) == [9, 10, 11]
+    assert not _World().carried(range(7, FRAMES))  # too seldom seen
 
 
 def test_what_has_the_colours_of_its_surroundings_is_left() -> None:
@@ -116,16 +133,16 @@ def test_a_clips_masks_are_completed_in_both_directions_and_within_shots(tmp_pat
     height, width = SIZE
     flow, soft = FlowStore(tmp_path / "flow", 2 * width, 2 * height), RawStore(tmp_path / "soft", SIZE, np.uint8)
     for frame in range(FRAMES):
-        soft[frame] = np.where(8 <= frame < 16, 255 * world.truth(frame), 0)
+        soft[frame] = np.where(8 <= frame < 26, 255 * world.truth(frame), 0)
         ahead, back = (cv2.resize(world.flow(*way), (2 * width, 2 * height)) for way in ((frame, frame + 1), (frame + 1, frame)))
         flow.write(frame, ahead, back)
     frames = [cv2.resize(world.image(frame), (2 * width, 2 * height)) for frame in range(FRAMES)]
-    # Every other frame is wanted: flows are joined. A cut lies before frame 18.
-    clip = SimpleNamespace(frames=frames, shots=[(0, 18), (18, FRAMES)], selected=np.arange(0, FRAMES, 2))
+    # Every other frame is wanted: flows are joined. A cut lies before frame 30.
+    clip = SimpleNamespace(frames=frames, shots=[(0, 30), (30, FRAMES)], selected=np.arange(0, FRAMES, 2))
     found = carry_on(clip, flow, soft)  # type: ignore[arg-type]
-    assert {part.frame for part in found} == {0, 2, 4, 6, 16}
-    assert all(_overlap(soft[frame] > 127, world.truth(frame)) > 0.8 for frame in (0, 2, 4, 6, 8, 16))
-    assert not soft[18].any() and not soft[7].any()
+    assert {part.frame for part in found} == {0, 2, 4, 6, 26, 28}
+    assert all(_overlap(soft[frame] > 127, world.truth(frame)) > 0.8 for frame in (0, 2, 4, 6, 8, 26, 28))
+    assert not soft[30].any() and not soft[7].any()
 
     # A track on the square that nothing was known of counts as moving, one on the wall does not.
     on = np.array([[2.0 * (20 + SPEED * frame) + 15, 75.0] for frame in range(4, 8)], np.float32)

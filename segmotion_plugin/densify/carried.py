@@ -43,7 +43,7 @@ class CarryOptions:
 
     most: int = 16
     """Frames in succession that a part is carried over at most."""
-    least_seen: int = 4
+    least_seen: int = 8
     """Frames in succession that it must have been seen in before."""
     least: int = 24
     """Smallest part, pixels."""
@@ -199,7 +199,7 @@ def _without_successor(
     shared = np.bincount(pulled.ravel().astype(np.int64) * count + here.labels.ravel(), minlength=count * (len(before.parts) + 1))
     shared = shared.reshape(-1, count)[: len(before.parts) + 1]
     missing: list[tuple[np.ndarray, _Part]] = []
-    heirs: dict[int, list[tuple[int, int, np.ndarray | None]]] = {}  # pixels in common, frames seen, velocity
+    heirs: dict[int, list[tuple[int, int, np.ndarray | None]]] = {}  # by part here: pixels in common, frames seen, velocity
     for number, part in enumerate(before.parts, start=1):
         overlap, velocity = shared[number], None
         if not overlap[1:].sum() or overlap[1:].sum() < options.kept * overlap.sum():
@@ -214,8 +214,9 @@ def _without_successor(
                 if part.carried < min(options.most, part.seen):
                     missing.append((moved, _last_seen(part, before, number, velocity, images)))
                 continue
-        for heir in (np.flatnonzero(overlap[1:]) + 1).tolist():
-            heirs.setdefault(heir, []).append((int(overlap[heir]), part.seen, velocity))
+        # One part goes on where most of it is; what comes off is new.
+        heir = int(overlap[1:].argmax()) + 1
+        heirs.setdefault(heir, []).append((int(overlap[heir]), part.seen, velocity))
     for heir, candidates in heirs.items():
         _, seen, velocity = max(candidates, key=lambda candidate: candidate[0])
         here.parts[heir - 1].seen, here.parts[heir - 1].velocity = seen + 1, velocity
