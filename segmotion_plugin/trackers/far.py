@@ -22,9 +22,7 @@ from segmotion_plugin.boxes import Box, box_around
 _ABSOLUTE = 0.5  # square pixels of the images before they were enlarged, see `missed_at_rest`
 _RELATIVE = 0.01
 _REACH = 0.3  # of the features' width: how far is matched
-_WINDOW = 5  # pixels
-UNLIKE = 24
-"""Mean difference in grey levels above which two places do not look alike."""
+_WINDOW, _UNLIKE = 5, 24  # pixels, and the mean difference in grey levels above which two places do not look alike
 _LOST = 0.25  # of the pixels of a cell are lost
 _ROWS = 512  # cells that are matched at a time
 _NEIGHBOURS = 7  # matches of which the middle one is taken
@@ -90,7 +88,7 @@ def lost(images: tuple[np.ndarray, np.ndarray], flows: tuple[np.ndarray, np.ndar
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = x + flow[..., 0], y + flow[..., 1]
     missed, allowed = round_trip(flow, cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), absolute)
-    astray = (missed >= allowed) | (unlike(*images, flow) > UNLIKE)
+    astray = (missed >= allowed) | (unlike(*images, flow) > _UNLIKE)
     return np.asarray(astray & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from segmotion_plugin.boxes import Box, box_around
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.far import beginnings, lost, missed_at_rest, unlike
-from segmotion_plugin.trackers.mend import WORSE, mend
+
+_WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
 
 _Flows: TypeAlias = tuple[np.ndarray, np.ndarray]  # of a pair of frames: two images, or flow forward and backward
 _Begun: TypeAlias = tuple["Future[np.ndarray]", "Future[np.ndarray]"]
@@ -114,13 +115,9 @@ def pair_flows(
 
         def looked_at(index: int, first: np.ndarray, second: np.ndarray, begun: _Begun) -> _Pair:
             pair = _Pair((first, second), (begun[0].result(), begun[1].result()))
-            images, small = _halved(pair.images, pair.flows)
-            gone = lost(images, small, absolute / 4), lost(images[::-1], small[::-1], absolute / 4)
-            for flow, better, where, still in zip(pair.flows, small, mend(images, small, gone, last[0]), gone, strict=True):
-                _put(flow, better, where)
-                still &= ~where
-            last[0] = small[1]
             if features is not None:
+                images, small = _halved(pair.images, pair.flows)
+                gone = lost(images, small, absolute / 4), lost(images[::-1], small[::-1], absolute / 4)
                 found = beginnings(images, small, gone, (features[index], features[index + 1]))
                 if found is not None:
                     box = _pixels_around(found[0].where | found[1].where, (width, height))
@@ -128,7 +125,6 @@ def pair_flows(
                     pair.again = _Again(box, gone, (found[0].where, found[1].where), submit(*_cropped(pair.images, box), begin))
             return pair
 
-        last: list[np.ndarray | None] = [None]  # flow back at half size of the pair looked at last
         grey = cv2.cvtColor(frames[start], cv2.COLOR_RGB2GRAY)
         # While one pair is looked at, the engines have the next one's flow and what is begun again of the one before.
         waiting: deque[tuple[int, np.ndarray, np.ndarray, _Begun]] = deque()
@@ -182,17 +178,6 @@ def _halved(images: _Flows, flows: _Flows) -> tuple[_Flows, _Flows]:
     return (first, second), (forward, backward)
 
 
-def _put(flow: np.ndarray, small: np.ndarray, where: np.ndarray) -> None:
-    """Put flow of half the size, where it is marked, in its place at full size."""
-    if where.any():
-        box = box_around(where, 1)
-        rows, columns = (slice(2 * part.start, 2 * part.stop) for part in box)
-        target = flow[rows, columns]
-        size = target.shape[1::-1]
-        here = cv2.resize(where[box].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        target[here] = cv2.resize(2 * small[box], size, interpolation=cv2.INTER_LINEAR)[here]
-
-
 def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """H×W×2 float32 pixels of an image of `size` (width, height) from displacements h×w×2 in cells of a grid over it."""
     rows, columns = flow.shape[:2]
@@ -221,6 +206,6 @@ def _replace(
     size = flow.shape[1::-1]
     near, was_lost = (cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)[box] > 0 for mask in (beside, gone.astype(np.uint8)))
     first, second = _cropped(seen, box)
-    better = unlike(first, second, flow[box]) > unlike(first, second, again).astype(np.float32) + WORSE
+    better = unlike(first, second, flow[box]) > unlike(first, second, again).astype(np.float32) + _WORSE
     here = near & (was_lost | better)
     flow[box][here] = again[here]
