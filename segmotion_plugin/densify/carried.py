@@ -41,7 +41,7 @@ class CarryOptions:
     """Constants of carrying, chosen on rendered scenes and DAVIS training sequences; lengths in pixels at half size, where the longer
     side has 640 of them (see `scaled`)."""
 
-    most: int = 16
+    most: int = 24
     """Frames in succession that a part is carried over at most."""
     least_seen: int = 8
     """Frames in succession that it must have been seen in before."""
