@@ -51,13 +51,13 @@ class CarryOptions:
     """Share of where a part should be that a mask must cover to be its successor."""
     search: int = 2
     """Pixels by which it may lie beside where it is expected."""
-    unlike: float = 18.0
+    unlike: float = 22.0
     """Mean difference in grey levels up to which it looks like itself."""
-    shrunk: float = 0.5
+    shrunk: float = 0.6
     """Share of its size when last seen that it must keep, and the other way round."""
     alike: float = 0.6
     """Least likeness (Bhattacharyya coefficient) of its colours to those when last seen."""
-    hidden: float = 0.8
+    hidden: float = 0.4
     """Most likeness of its colours to those around it: what blends in cannot be drawn."""
     rim: int = 3
     """Width outside in which nothing is said about motion."""
