@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segmotion_plugin.motion.clusters import Block, Cluster
+from segmotion_plugin.smooth_flow import middle
 
 HELD = (
     "ends of tracks", "starts of tracks", "links within", "links to neighbours",
@@ -85,17 +86,17 @@ class Cohesion:
         Pixels of an image 854 wide.
         """
         xy, count = self._xy, len(self._first)
-        middle = np.arange(stride, len(xy) - stride)
-        middle = middle[self._which[middle - stride] == self._which[middle + stride]]
-        change = xy[middle + stride] - 2 * xy[middle] + xy[middle - stride]
+        at = np.arange(stride, len(xy) - stride)
+        at = at[self._which[at - stride] == self._which[at + stride]]
+        change = xy[at + stride] - 2 * xy[at] + xy[at - stride]
         known = np.isfinite(change[:, 0])
-        middle, change = middle[known], change[known]
-        order = np.argsort(self._frame[middle], kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(self._frame[middle][order])) + 1):
+        at, change = at[known], change[known]
+        order = np.argsort(self._frame[at], kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(self._frame[at][order])) + 1):
             if len(part):
-                change[part] -= np.median(change[part], axis=0)
-        number = np.bincount(self._which[middle], minlength=count)
-        total = np.bincount(self._which[middle], np.linalg.norm(change, axis=1) / self._unit, count)
+                change[part] -= middle(change[part])
+        number = np.bincount(self._which[at], minlength=count)
+        total = np.bincount(self._which[at], np.linalg.norm(change, axis=1) / self._unit, count)
         return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
     def channels(self, found: Sequence[Cluster]) -> np.ndarray:
@@ -150,12 +151,12 @@ class Cohesion:
             if not len(own):
                 continue
             name = "shaking, 1 frame" if stride == 1 else f"shaking, {stride} frames"
-            middle = np.log(_ranked(own, 0.5) + _SOFT_SHAKING)
-            values[name] = middle - level
+            typical = np.log(_ranked(own, 0.5) + _SOFT_SHAKING)
+            values[name] = typical - level
             values[f"most {name}"] = np.log(own[-1] + _SOFT_SHAKING) - level
             beyond = _known(shaking[others])
             if stride == 1 and len(beyond):
-                values["shaking against neighbours"] = middle - np.log(_ranked(beyond, 0.5) + _SOFT_SHAKING)
+                values["shaking against neighbours"] = typical - np.log(_ranked(beyond, 0.5) + _SOFT_SHAKING)
         return values
 
 
