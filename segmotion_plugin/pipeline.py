@@ -21,7 +21,7 @@ from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
 # Raise when a change of the code makes stored results of a stage stale.
-_VERSIONS = {"tracks": 7, "features": 1, "motion": 12}
+_VERSIONS = {"tracks": 7, "features": 1, "motion": 13}
 
 
 def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict[str, Any]:

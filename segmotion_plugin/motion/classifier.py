@@ -14,6 +14,7 @@ from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, ClusterModel,
 from segmotion_plugin.motion.features import PAIR_CHANNELS, PATCH, SLOTS, relation_features
 from segmotion_plugin.motion.geometry import FitOptions
 from segmotion_plugin.motion.model import TrajectoryTransformer, load_weights
+from segmotion_plugin.motion.resting_camera import unmistakable
 from segmotion_plugin.motion.sweep import Pictures
 from segmotion_plugin.motion.windows import KEYS, ClipWindow, Merger, clip_windows, plan
 from segmotion_plugin.parallel import in_order, one_thread_each
@@ -26,6 +27,8 @@ SHARPNESS = 0.5
 _FIT = FitOptions()
 # Shift of the logit from sensitivity 0 (few false alarms) to 1 (few misses).
 _SENSITIVITY_RANGE = 4.0
+# Log odds above which a track that goes on before a resting camera is in doubt, and those that it has then.
+_DENIED, _CERTAIN = -1.5, 2.5
 # Logistic curves of the geometric fallback: log residual over the window's median, and log residual in pixels.
 _RELATIVE_SLOPE, _RELATIVE_LEVEL, _ABSOLUTE_LEVEL = 4.0, 0.9, 0.1
 
@@ -77,6 +80,8 @@ def classify(
     # Weights that were trained elsewhere have a cluster model of their own beside them, or none.
     if weights is None or second.is_file():
         added = second_look(ClusterModel.load(second), tracks, track, pairs.means(), image_size, pictures)
+    sure = (track + added > _DENIED) & unmistakable(tracks, image_size)
+    added = np.where(sure, np.maximum(added, _CERTAIN - track), added)
     shift = _SENSITIVITY_RANGE * (sensitivity - 0.5)
     frame = calibration.frame_slope * frame + calibration.frame_bias + np.maximum(added, 0)[tracks.track_flat]
     return _motion(tracks, track + added + shift, frame + shift)

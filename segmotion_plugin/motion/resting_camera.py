@@ -1,0 +1,75 @@
+"""What moves before a camera that rests, as on a tripod, moves: nothing else needs to be known about it.
+
+The transformer stays in doubt there about what is large or fast: a bus that passes close to the camera could as well be a near plane
+that a moving camera passes, and that the ground beside it rests is one hint among many. A camera rests where, at every height of the
+picture, much of it hardly moves, and little moves by a bit more than that: under a moving camera the ground would come nearer row
+by row. Under what sways a little, as a hand does, near things sway more than far ones; ten times as much is taken for motion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segmotion_plugin.smooth_flow import fit_robustly
+from segmotion_plugin.tracks import Tracks
+
+# Lengths are pixels of an image 854 wide, over `_STRIDE` frames.
+_STRIDE = 3
+_SWAY = 3.0  # a resting camera moves the picture by no more than that
+_RESTS = 0.6  # from an affine motion of the whole picture
+_BANDS, _LEAST_IN_BAND, _LEAST = 12, 0.1, 0.3  # heights that are looked at; share of the tracks that rests in each, and in all
+_FEWEST = 12  # tracks in a band that is looked at
+_MOVES, _NEARER = 2.5, 10.0  # beyond what sways, and how many times as much near things may sway
+_BETWEEN = 0.3  # share of the tracks that moves less than that but does not rest
+_OFTEN, _STRAIGHT = 0.5, 0.7  # share of a track's steps that must show it; its way from end to end against its whole way
+
+
+def unmistakable(tracks: Tracks, image_size: tuple[int, int]) -> np.ndarray:
+    """N bool: tracks that go on while the camera rests.
+
+    Args:
+        tracks: N tracks.
+        image_size: (width, height), pixels.
+    """
+    unit = max(image_size) / 854.0
+    seen, moved = np.zeros(len(tracks), int), np.zeros(len(tracks), int)
+    for start, stop in tracks.stretches():
+        for frame in range(start, stop - _STRIDE):
+            ids, xy = tracks.observations_at(frame)
+            since = frame + _STRIDE - tracks.first[ids]
+            row = tracks.offset[ids] + np.minimum(since, tracks.length[ids] - 1)
+            there = (since < tracks.length[ids]) & tracks.visible_flat[row]
+            ids, xy = ids[there], xy[there].astype(np.float64)
+            moves = _moves(xy / unit, (tracks.xy_flat[row[there]] - xy) / unit, image_size[1] / unit)
+            if moves is not None:
+                seen[ids] += 1
+                moved[ids] += moves
+    often = (moved > 0) & (moved >= _OFTEN * seen)
+    out = np.zeros(len(tracks), bool)
+    out[often] = [_goes_straight(tracks, one) for one in np.flatnonzero(often).tolist()]
+    return out
+
+
+def _moves(xy: np.ndarray, step: np.ndarray, height: float) -> np.ndarray | None:
+    """n bool: points that move, given n×2 positions and steps; None where the camera does not rest."""
+    near = np.abs(step).max(axis=1) < _SWAY
+    if len(xy) < _FEWEST or near.mean() < _LEAST:
+        return None
+    design = np.concatenate([np.ones((len(xy), 1)), xy / height], axis=1)
+    coefficients, _ = fit_robustly(design[near], step[near], np.ones(near.sum()), ridge=1e-3, floor=0.25)
+    sway = design @ coefficients
+    apart = np.linalg.norm(step - sway, axis=1)
+    rests = apart < _RESTS
+    least = _MOVES + _NEARER * float(np.median(np.linalg.norm(sway, axis=1)))
+    band = np.clip((xy[:, 1] * _BANDS / height).astype(int), 0, _BANDS - 1)
+    count = np.bincount(band, minlength=_BANDS)
+    resting = np.bincount(band, rests, minlength=_BANDS) >= _LEAST_IN_BAND * count
+    if rests.mean() < _LEAST or not resting[count >= _FEWEST].all() or (~rests & (apart < least)).mean() > _BETWEEN:
+        return None
+    return np.asarray(apart >= least)
+
+
+def _goes_straight(tracks: Tracks, one: int) -> bool:
+    """Whether a track's ends are about as far apart as it went: what swings, as leaves and waves do, is left to the model."""
+    xy = tracks.xy_flat[tracks.offset[one] : tracks.offset[one + 1]]
+    return bool(np.linalg.norm(xy[-1] - xy[0]) >= _STRAIGHT * np.linalg.norm(np.diff(xy, axis=0), axis=1).sum())
