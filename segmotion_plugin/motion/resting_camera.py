@@ -8,6 +8,8 @@ by row. Under what sways a little, as a hand does, near things sway more than fa
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from segmotion_plugin.smooth_flow import fit_robustly
@@ -21,6 +23,7 @@ _BANDS, _LEAST_IN_BAND, _LEAST = 12, 0.1, 0.3  # heights that are looked at; sha
 _FEWEST = 12  # tracks in a band that is looked at
 _MOVES, _NEARER = 2.5, 10.0  # beyond what sways, and how many times as much near things may sway
 _BETWEEN = 0.3  # share of the tracks that moves less than that but does not rest
+_STILL = 0.8  # share of what rested before that must go on resting
 _OFTEN, _STRAIGHT = 0.5, 0.7  # share of a track's steps that must show it; its way from end to end against its whole way
 
 
@@ -31,42 +34,84 @@ def unmistakable(tracks: Tracks, image_size: tuple[int, int]) -> np.ndarray:
         tracks: N tracks.
         image_size: (width, height), pixels.
     """
-    unit = max(image_size) / 854.0
     seen, moved = np.zeros(len(tracks), int), np.zeros(len(tracks), int)
     for start, stop in tracks.stretches():
-        for frame in range(start, stop - _STRIDE):
-            ids, xy = tracks.observations_at(frame)
-            since = frame + _STRIDE - tracks.first[ids]
-            row = tracks.offset[ids] + np.minimum(since, tracks.length[ids] - 1)
-            there = (since < tracks.length[ids]) & tracks.visible_flat[row]
-            ids, xy = ids[there], xy[there].astype(np.float64)
-            moves = _moves(xy / unit, (tracks.xy_flat[row[there]] - xy) / unit, image_size[1] / unit)
-            if moves is not None:
-                seen[ids] += 1
-                moved[ids] += moves
+        frames = list(range(start, stop - _STRIDE))
+        rested: set[int] = set()
+        for way in (frames, frames[::-1]):
+            ground: np.ndarray | None = None  # tracks that rested when the camera did, in the frame before
+            for frame in way if way is frames or rested else ():
+                step = _step(tracks, frame, image_size)
+                found = _rest(step) or (None if ground is None else _goes_on_resting(step, ground))
+                ground = None if found is None else step.ids[found.rests]
+                if found is not None and frame not in rested:
+                    rested.add(frame)
+                    seen[step.ids] += 1
+                    moved[step.ids] += found.moves
     often = (moved > 0) & (moved >= _OFTEN * seen)
     out = np.zeros(len(tracks), bool)
     out[often] = [_goes_straight(tracks, one) for one in np.flatnonzero(often).tolist()]
     return out
 
 
-def _moves(xy: np.ndarray, step: np.ndarray, height: float) -> np.ndarray | None:
-    """n bool: points that move, given n×2 positions and steps; None where the camera does not rest."""
-    near = np.abs(step).max(axis=1) < _SWAY
-    if len(xy) < _FEWEST or near.mean() < _LEAST:
+class _Step(NamedTuple):
+    """The n tracks seen at a frame and `_STRIDE` later, in pixels of an image 854 wide."""
+
+    ids: np.ndarray
+    xy: np.ndarray
+    by: np.ndarray
+    height: float
+
+
+class _Found(NamedTuple):
+    """What a resting camera tells of n points."""
+
+    rests: np.ndarray
+    moves: np.ndarray
+
+
+def _step(tracks: Tracks, frame: int, image_size: tuple[int, int]) -> _Step:
+    unit = max(image_size) / 854.0
+    ids, xy = tracks.observations_at(frame)
+    since = frame + _STRIDE - tracks.first[ids]
+    row = tracks.offset[ids] + np.minimum(since, tracks.length[ids] - 1)
+    there = (since < tracks.length[ids]) & tracks.visible_flat[row]
+    ids, xy = ids[there], xy[there].astype(np.float64)
+    return _Step(ids, xy / unit, (tracks.xy_flat[row[there]] - xy) / unit, image_size[1] / unit)
+
+
+def _rest(step: _Step) -> _Found | None:
+    """Which points rest and which move; None where the camera does not rest by what they show."""
+    near = np.abs(step.by).max(axis=1) < _SWAY
+    if len(near) < _FEWEST or near.mean() < _LEAST:
         return None
-    design = np.concatenate([np.ones((len(xy), 1)), xy / height], axis=1)
-    coefficients, _ = fit_robustly(design[near], step[near], np.ones(near.sum()), ridge=1e-3, floor=0.25)
-    sway = design @ coefficients
-    apart = np.linalg.norm(step - sway, axis=1)
-    rests = apart < _RESTS
-    least = _MOVES + _NEARER * float(np.median(np.linalg.norm(sway, axis=1)))
-    band = np.clip((xy[:, 1] * _BANDS / height).astype(int), 0, _BANDS - 1)
+    found, least, apart = _apart(step, near)
+    band = np.clip((step.xy[:, 1] * _BANDS / step.height).astype(int), 0, _BANDS - 1)
     count = np.bincount(band, minlength=_BANDS)
-    resting = np.bincount(band, rests, minlength=_BANDS) >= _LEAST_IN_BAND * count
-    if rests.mean() < _LEAST or not resting[count >= _FEWEST].all() or (~rests & (apart < least)).mean() > _BETWEEN:
+    resting = np.bincount(band, found.rests, minlength=_BANDS) >= _LEAST_IN_BAND * count
+    if found.rests.mean() < _LEAST or not resting[count >= _FEWEST].all():
         return None
-    return np.asarray(apart >= least)
+    return found if (~found.rests & (apart < least)).mean() <= _BETWEEN else None
+
+
+def _goes_on_resting(step: _Step, ground: np.ndarray) -> _Found | None:
+    """The same where little else is seen, as when something passes close by: what rested before, and is still seen, rests."""
+    near = np.isin(step.ids, ground) & (np.abs(step.by).max(axis=1) < _SWAY)
+    if near.sum() < _FEWEST or near.sum() < _STILL * np.isin(step.ids, ground).sum():
+        return None
+    found, _, _ = _apart(step, near)
+    rests = near & found.rests
+    return _Found(rests, found.moves) if rests.sum() >= _STILL * near.sum() else None
+
+
+def _apart(step: _Step, near: np.ndarray) -> tuple[_Found, float, np.ndarray]:
+    """Which points rest and move against the sway that marked ones show; from what on they move, and n distances from the sway."""
+    design = np.concatenate([np.ones((len(near), 1)), step.xy / step.height], axis=1)
+    coefficients, _ = fit_robustly(design[near], step.by[near], np.ones(near.sum()), ridge=1e-3, floor=0.25)
+    sway = design @ coefficients
+    apart = np.linalg.norm(step.by - sway, axis=1)
+    least = _MOVES + _NEARER * float(np.median(np.linalg.norm(sway, axis=1)))
+    return _Found(apart < _RESTS, apart >= least), least, apart
 
 
 def _goes_straight(tracks: Tracks, one: int) -> bool:
