@@ -99,3 +99,13 @@ def test_small_pictures_are_judged_alike() -> None:
     small = Tracks(tracks.first, tracks.offset, tracks.xy_flat / 2, tracks.visible_flat, tracks.confidence_flat,
                    tracks.query_frame, tracks.num_frames)  # fmt: skip
     assert np.array_equal(unmistakable(small, (427, 240)), moves[keep])
+
+
+def test_hidden_positions_tell_nothing() -> None:
+    tracks, _ = _tracks(_bus((0.0, 12.0))[0])
+    xy, visible = tracks.xy.copy(), tracks.visible.copy()
+    visible[:, 10:12] = False
+    straight = unmistakable(Tracks.from_dense(xy, visible), SIZE)
+    xy[:, 10:12] = 400.0
+    assert straight.any()
+    assert np.array_equal(unmistakable(Tracks.from_dense(xy, visible), SIZE), straight)

@@ -116,5 +116,6 @@ def _apart(step: _Step, near: np.ndarray) -> tuple[_Found, float, np.ndarray]:
 
 def _goes_straight(tracks: Tracks, one: int) -> bool:
     """Whether a track's ends are about as far apart as it went: what swings, as leaves and waves do, is left to the model."""
-    xy = tracks.xy_flat[tracks.offset[one] : tracks.offset[one + 1]]
+    own = slice(tracks.offset[one], tracks.offset[one + 1])
+    xy = tracks.xy_flat[own][tracks.visible_flat[own]]
     return bool(np.linalg.norm(xy[-1] - xy[0]) >= _STRAIGHT * np.linalg.norm(np.diff(xy, axis=0), axis=1).sum())
