@@ -231,6 +231,13 @@ class Tracks:
         ids = np.searchsorted(self.offset, rows, side="right") - 1
         return ids.astype(np.int64), self.xy_flat[rows]
 
+    def positions_at(self, ids: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """n×2 positions of tracks at a frame, anything where they do not live, and n flags that they are visible there."""
+        since = frame - self.first[ids]
+        inside = (since >= 0) & (since < self.length[ids])
+        row = np.where(inside, self.offset[ids] + since, 0)
+        return self.xy_flat[row], inside & self.visible_flat[row]
+
 
 class TrackMotion:
     """What is known of the motion of every track.

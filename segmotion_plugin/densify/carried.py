@@ -197,12 +197,12 @@ def _without_successor(
     source = places((slice(0, height), slice(0, width)), here.back)
     pulled = cv2.remap(before.labels, source, None, cv2.INTER_NEAREST)
     shared = np.bincount(pulled.ravel().astype(np.int64) * count + here.labels.ravel(), minlength=count * (len(before.parts) + 1))
-    shared = shared.reshape(-1, count)[: len(before.parts) + 1]
+    shared = shared.reshape(-1, count)
     missing: list[tuple[np.ndarray, _Part]] = []
     heirs: dict[int, list[tuple[int, int, np.ndarray | None]]] = {}  # by part here: pixels in common, frames seen, velocity
     for number, part in enumerate(before.parts, start=1):
         overlap, velocity = shared[number], None
-        if not overlap[1:].sum() or overlap[1:].sum() < options.kept * overlap.sum():
+        if not _goes_on(overlap, options.kept):
             if part.seen < options.least_seen:
                 continue
             where = _located(before, here, number, pulled == number, images, flow, options)
@@ -210,7 +210,7 @@ def _without_successor(
                 continue
             moved, velocity = where
             overlap = np.bincount(here.labels[moved], minlength=count)
-            if not overlap[1:].sum() or overlap[1:].sum() < options.kept * overlap.sum():
+            if not _goes_on(overlap, options.kept):
                 if part.carried < min(options.most, part.seen):
                     missing.append((moved, _last_seen(part, before, number, velocity, images)))
                 continue
@@ -221,6 +221,12 @@ def _without_successor(
         _, seen, velocity = max(candidates, key=lambda candidate: candidate[0])
         here.parts[heir - 1].seen, here.parts[heir - 1].velocity = seen + 1, velocity
     return missing
+
+
+def _goes_on(overlap: np.ndarray, kept: float) -> bool:
+    """Whether enough of where a part should be is masked; `overlap` has pixels by part of the frame's mask, first those of none."""
+    masked = overlap[1:].sum()
+    return bool(masked and masked >= kept * overlap.sum())
 
 
 def _last_seen(

@@ -90,11 +90,8 @@ class Block:
 
     def position(self, ids: np.ndarray, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """n×2 positions of tracks at another frame of the block, and n flags that they are visible there."""
-        tracks = self.tracks
-        since = frame - tracks.first[ids]
-        inside = (since >= 0) & (since < tracks.length[ids]) & (self.start <= frame < self.stop)
-        row = np.where(inside, tracks.offset[ids] + since, 0)
-        return tracks.xy_flat[row].astype(np.float64), inside & tracks.visible_flat[row]
+        xy, visible = self.tracks.positions_at(ids, frame)
+        return xy.astype(np.float64), visible & (self.start <= frame < self.stop)
 
     def rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Observations of tracks in the block: m rows of the tracks' flat arrays, m places in `ids`, ascending, and m frames."""

@@ -39,8 +39,10 @@ def unmistakable(tracks: Tracks, image_size: tuple[int, int]) -> np.ndarray:
         frames = list(range(start, stop - _STRIDE))
         rested: set[int] = set()
         for way in (frames, frames[::-1]):
+            if way is not frames and len(rested) in (0, len(frames)):
+                break  # the way back only extends what was found
             ground: np.ndarray | None = None  # tracks that rested when the camera did, in the frame before
-            for frame in way if way is frames or rested else ():
+            for frame in way:
                 step = _step(tracks, frame, image_size)
                 found = _rest(step) or (None if ground is None else _goes_on_resting(step, ground))
                 ground = None if found is None else step.ids[found.rests]
@@ -73,11 +75,9 @@ class _Found(NamedTuple):
 def _step(tracks: Tracks, frame: int, image_size: tuple[int, int]) -> _Step:
     unit = max(image_size) / 854.0
     ids, xy = tracks.observations_at(frame)
-    since = frame + _STRIDE - tracks.first[ids]
-    row = tracks.offset[ids] + np.minimum(since, tracks.length[ids] - 1)
-    there = (since < tracks.length[ids]) & tracks.visible_flat[row]
-    ids, xy = ids[there], xy[there].astype(np.float64)
-    return _Step(ids, xy / unit, (tracks.xy_flat[row[there]] - xy) / unit, image_size[1] / unit)
+    there, known = tracks.positions_at(ids, frame + _STRIDE)
+    ids, xy = ids[known], xy[known].astype(np.float64)
+    return _Step(ids, xy / unit, (there[known] - xy) / unit, image_size[1] / unit)
 
 
 def _rest(step: _Step) -> _Found | None:
@@ -85,13 +85,13 @@ def _rest(step: _Step) -> _Found | None:
     near = np.abs(step.by).max(axis=1) < _SWAY
     if len(near) < _FEWEST or near.mean() < _LEAST:
         return None
-    found, least, apart = _apart(step, near)
+    found = _against_sway(step, near)
     band = np.clip((step.xy[:, 1] * _BANDS / step.height).astype(int), 0, _BANDS - 1)
     count = np.bincount(band, minlength=_BANDS)
     resting = np.bincount(band, found.rests, minlength=_BANDS) >= _LEAST_IN_BAND * count
     if found.rests.mean() < _LEAST or not resting[count >= _FEWEST].all():
         return None
-    return found if (~found.rests & (apart < least)).mean() <= _BETWEEN else None
+    return found if (~found.rests & ~found.moves).mean() <= _BETWEEN else None
 
 
 def _goes_on_resting(step: _Step, ground: np.ndarray) -> _Found | None:
@@ -99,19 +99,19 @@ def _goes_on_resting(step: _Step, ground: np.ndarray) -> _Found | None:
     near = np.isin(step.ids, ground) & (np.abs(step.by).max(axis=1) < _SWAY)
     if near.sum() < _FEWEST or near.sum() < _STILL * np.isin(step.ids, ground).sum():
         return None
-    found, _, _ = _apart(step, near)
+    found = _against_sway(step, near)
     rests = near & found.rests
     return _Found(rests, found.moves) if rests.sum() >= _STILL * near.sum() else None
 
 
-def _apart(step: _Step, near: np.ndarray) -> tuple[_Found, float, np.ndarray]:
-    """Which points rest and move against the sway that marked ones show; from what on they move, and n distances from the sway."""
+def _against_sway(step: _Step, near: np.ndarray) -> _Found:
+    """Which points rest and which move, against the sway that marked ones show."""
     design = np.concatenate([np.ones((len(near), 1)), step.xy / step.height], axis=1)
     coefficients, _ = fit_robustly(design[near], step.by[near], np.ones(near.sum()), ridge=1e-3, floor=0.25)
     sway = design @ coefficients
     apart = np.linalg.norm(step.by - sway, axis=1)
     least = _MOVES + _NEARER * float(np.median(np.linalg.norm(sway, axis=1)))
-    return _Found(apart < _RESTS, apart >= least), least, apart
+    return _Found(apart < _RESTS, apart >= least)
 
 
 def _goes_straight(tracks: Tracks, one: int) -> bool:
