@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.masks import read_grey
+from segmotion_plugin.masks import read_brought_keep
 
 
 class ExtraMasks:
@@ -46,7 +46,7 @@ class ExtraMasks:
         """
         if name not in self.found:
             return keep
-        extra = read_grey(self.found[name])
+        extra = read_brought_keep(self.found[name])
         if extra.shape != keep.shape:
             raise SegmotionError(
                 f"{self.found[name]}: {extra.shape[1]}×{extra.shape[0]} pixels, but {name} has {keep.shape[1]}×{keep.shape[0]}; "

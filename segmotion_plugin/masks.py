@@ -53,6 +53,42 @@ def read_grey(path: Path) -> np.ndarray:
         raise SegmotionError(f"{path}: not a readable image ({error})") from None
 
 
+# Weights of red, green and blue in COLMAP's grey values (ITU-R BT.709), and what takes 16-bit values to 8 bits: 65535 / 255.
+_LUMA = np.array([0.2126, 0.7152, 0.0722])
+_TO_8_BIT = 257
+
+
+def read_brought_keep(path: Path) -> np.ndarray:
+    """Read a keep mask that the user brings as COLMAP 4 reads it: H×W uint8 grey values, 0 = leave out, all others keep.
+
+    Palettes become their colours, colours their luma, 16 bits become 8, each rounded; alpha and orientation tags do not count.
+
+    Raises:
+        SegmotionError: no readable image, floating-point values, or an image whose alpha alone tells pixels apart.
+    """
+    import cv2
+
+    if not Path(path).is_file():
+        raise SegmotionError(f"{path}: no such mask")
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    if image is None:
+        raise SegmotionError(f"{path}: this mask is {'empty' if not len(data) else 'not a readable image'}")
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + _TO_8_BIT // 2) // _TO_8_BIT).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise SegmotionError(f"{path}: a mask of {image.dtype} values; save it as an 8-bit grey PNG, 0 = leave out, 255 = keep")
+    if image.ndim == 2:
+        return image
+    grey = np.floor(image[..., 2::-1] @ _LUMA + 0.5).astype(np.uint8)
+    if image.shape[2] == 4 and np.ptp(grey) == 0 and np.ptp(image[..., 3]) > 0:
+        raise SegmotionError(
+            f"{path}: only the alpha of this mask differs, which COLMAP does not look at; save it as an 8-bit grey PNG, "
+            "0 = leave out, 255 = keep"
+        )
+    return grey
+
+
 class MotionMasks:
     """Object ids per frame, read from `motion/objects/` one frame at a time.
 

@@ -129,7 +129,7 @@ def test_masks_of_another_size_and_folders_without_model_are_refused(distorted):
     with pytest.raises(SegmotionError, match="no sparse model"):
         undistort_masks(distorted / "images", distorted / "masks", distorted / "new")
     write_png(distorted / "masks" / "cam" / "a.png.png", np.zeros((90, 160), np.uint8))
-    with pytest.raises(SegmotionError, match="160×90 pixels, but the camera has 320×180"):
+    with pytest.raises(SegmotionError, match="160×90 pixels, but the camera of cam/a.png has 320×180"):
         undistort_masks(distorted / "sparse", distorted / "masks", distorted / "new")
 
 

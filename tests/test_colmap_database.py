@@ -102,6 +102,8 @@ def test_a_database_of_colmap_3_8_stays_one(project, tmp_path):
     with closing(sqlite3.connect(project / "database.db")) as new, closing(sqlite3.connect(old)) as connection:
         connection.executescript(
             "CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, camera_id INTEGER NOT NULL);"
+            "CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY, model INTEGER, width INTEGER, height INTEGER, params BLOB,"
+            " prior_focal_length INTEGER);"
             "CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY, rows INTEGER, cols INTEGER, data BLOB);"
             "CREATE TABLE descriptors (image_id INTEGER PRIMARY KEY, rows INTEGER, cols INTEGER, data BLOB);"
             "CREATE TABLE matches (pair_id INTEGER PRIMARY KEY, rows INTEGER, cols INTEGER, data BLOB);"
@@ -109,6 +111,7 @@ def test_a_database_of_colmap_3_8_stays_one(project, tmp_path):
             "PRAGMA user_version = 3800;"
         )
         for table, columns in (
+            ("cameras", "camera_id, model, width, height, params, prior_focal_length"),
             ("images", "image_id, name, camera_id"),
             ("keypoints", "image_id, rows, cols, data"),
             ("descriptors", "image_id, rows, cols, data"),
@@ -126,6 +129,35 @@ def test_a_database_of_colmap_3_8_stays_one(project, tmp_path):
     with pytest.raises(SegmotionError, match="no-such-colmap: no such program"):
         filter_database(old, project / "masks", tmp_path / "x.db", verify="colmap", colmap_cmd="no-such-colmap")
     assert not (tmp_path / "x.db").exists()
+
+
+def test_a_database_of_colmap_4_that_an_older_program_tried_to_open_is_still_one(project, tmp_path):
+    """COLMAP 3.8 gives up on it, yet leaves its own number in user_version."""
+    tried = tmp_path / "tried.db"
+    shutil.copyfile(project / "database.db", tried)
+    with closing(sqlite3.connect(tried)) as connection:
+        connection.execute("PRAGMA user_version = 3800")
+        connection.commit()
+    report = filter_database(tried, project / "masks", tmp_path / "new.db", colmap_cmd="no-such-colmap")
+    assert report.verified_with is not None and report.verified_with.startswith("pycolmap")
+
+
+def test_masks_of_another_size_are_refused_with_both_sizes(project, tmp_path):
+    """COLMAP looks their pixels up unscaled, so that all of the picture beyond them counts as masked."""
+    for name in image_names(project / "database.db"):
+        write_png(tmp_path / "half" / f"{name}.png", np.full((90, 160), 255, np.uint8))
+    said = r"half/0\.png\.png: 160×90 pixels, but the camera of 0\.png has 320×180"
+    with pytest.raises(SegmotionError, match=said):
+        Check(project / "database.db", tmp_path / "half").main()
+    with pytest.raises(SegmotionError, match=said):
+        Filter(project / "database.db", tmp_path / "half", output=tmp_path / "new.db").main()
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_mask_without_the_images_suffix_serves_it_too(project, tmp_path):
+    for name in image_names(project / "database.db"):
+        shutil.copyfile(project / "masks" / f"{name}.png", tmp_path / f"{Path(name).stem}.png")
+    assert masked_keypoints(project / "database.db", tmp_path) == masked_keypoints(project / "database.db", project / "masks")
 
 
 def test_a_keypoint_counts_by_the_pixel_it_lies_in():

@@ -18,7 +18,7 @@ import numpy as np
 from segmotion_colmap.binary import ColmapBinary
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
-from segmotion_plugin.masks import read_grey
+from segmotion_plugin.masks import read_brought_keep
 
 # COLMAP's kMaxNumImages: pair_id = image_id1 · this + image_id2, with image_id1 < image_id2.
 _PAIR_BASE = 2147483647
@@ -57,6 +57,7 @@ def _connect(database: Path) -> Iterator[sqlite3.Connection]:
         try:
             connection.execute("SELECT image_id, name FROM images LIMIT 1").fetchall()
             connection.execute("SELECT image_id, rows, cols, data FROM keypoints LIMIT 1").fetchall()
+            connection.execute("SELECT camera_id, width, height FROM cameras LIMIT 1").fetchall()
         except sqlite3.DatabaseError as error:
             raise SegmotionError(f"{database}: not a COLMAP database ({error})") from None
         yield connection
@@ -68,16 +69,34 @@ def image_names(database: Path) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM images ORDER BY name")]
 
 
-def read_keep(masks: Path, name: str) -> np.ndarray:
-    """Keep mask of an image by COLMAP's name, `<masks>/<name>.png`.
+def read_keep(masks: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Keep mask of an image by COLMAP's name: `<masks>/<name>.png`, else `<masks>/<name with the suffix .png>` (COLMAP 4 takes both).
+
+    Args:
+        masks: folder of the masks.
+        name: of the image.
+        size: (width, height) of its camera, pixels. COLMAP looks pixels up in masks of another size as if they had this one.
 
     Raises:
-        SegmotionError: there is none.
+        SegmotionError: there is none, or one of another size.
     """
     path = Path(masks) / f"{name}.png"
     if not path.is_file():
-        raise SegmotionError(f"{path}: missing; every image of the database needs a keep mask with this name")
-    return read_grey(path)
+        missing, path = path, (Path(masks) / name).with_suffix(".png")
+        if not path.is_file():
+            raise SegmotionError(f"{missing}: missing; every image needs a keep mask with this name")
+    keep = read_brought_keep(path)
+    if keep.shape != size[::-1]:
+        raise SegmotionError(
+            f"{path}: {keep.shape[1]}×{keep.shape[0]} pixels, but the camera of {name} has {size[0]}×{size[1]}; "
+            "masks must have the size of their images"
+        )
+    return keep
+
+
+def _camera_sizes(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    rows = connection.execute("SELECT i.name, c.width, c.height FROM images i JOIN cameras c USING (camera_id)")
+    return {name: (width, height) for name, width, height in rows}
 
 
 def kept_keypoints(xy: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -101,8 +120,10 @@ def keypoints(database: Path) -> dict[str, np.ndarray]:
 def masked_keypoints(database: Path, masks: Path) -> dict[str, int]:
     """Number of keypoints in masked pixels per image, for images that have any."""
     found = {}
+    with _connect(database) as connection:
+        sizes = _camera_sizes(connection)
     for name, xy in sorted(keypoints(database).items()):
-        count = int((~kept_keypoints(xy, read_keep(masks, name))).sum())
+        count = int((~kept_keypoints(xy, read_keep(masks, name, sizes[name]))).sum())
         if count:
             found[name] = count
     return found
@@ -132,7 +153,7 @@ def filter_database(
         colmap_cmd: how the binary is called.
 
     Raises:
-        SegmotionError: no database, or a mask is missing.
+        SegmotionError: no database, or a mask is missing or has another size than its camera.
     """
     report = FilterReport(emptied=[])
     with atomic_path(output) as temporary:
@@ -142,11 +163,11 @@ def filter_database(
             kept = _filter_features(copy, Path(masks), report)
             _filter_matches(copy, kept, matches, report)
             copy.commit()
-            version = copy.execute("PRAGMA user_version").fetchone()[0]
+            of_colmap_4 = _is_of_colmap_4(copy)
             pairs = _pair_names(copy)
             copy.execute("VACUUM")
         if matches == "keep" and verify != "none" and pairs:
-            report.verified_with = _verify(temporary, pairs, verify, version, colmap_cmd)
+            report.verified_with = _verify(temporary, pairs, verify, of_colmap_4, colmap_cmd)
         with closing(sqlite3.connect(temporary)) as copy:
             copy.execute("PRAGMA journal_mode=DELETE")  # all into the one file, which is about to get its name
     return report
@@ -158,9 +179,10 @@ def _matrix(data: bytes | None, rows: int, columns: int, kind: type) -> np.ndarr
 
 def _filter_features(connection: sqlite3.Connection, masks: Path, report: FilterReport) -> dict[int, np.ndarray]:
     kept: dict[int, np.ndarray] = {}
+    sizes = _camera_sizes(connection)
     for image_id, name in connection.execute("SELECT image_id, name FROM images").fetchall():
         report.images += 1
-        keep = read_keep(masks, name)
+        keep = read_keep(masks, name, sizes[name])
         row = connection.execute("SELECT rows, cols, data FROM keypoints WHERE image_id = ?", (image_id,)).fetchone()
         if row is None:
             continue
@@ -203,10 +225,15 @@ def _pair_names(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return [(names[first], names[second]) for first, second in pairs]
 
 
-def _verify(database: Path, pairs: list[tuple[str, str]], verify: str, version: int, colmap_cmd: str) -> str | None:
-    # COLMAP writes its version into user_version: 3800 up to 3.x, 4020100 since 4.0.
+def _is_of_colmap_4(connection: sqlite3.Connection) -> bool:
+    """Told by its tables: COLMAP 3.8 writes its own number into `user_version` of whatever it opens, even where it then gives up."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {"rigs", "frames"} <= tables
+
+
+def _verify(database: Path, pairs: list[tuple[str, str]], verify: str, of_colmap_4: bool, colmap_cmd: str) -> str | None:
     binary = None if verify == "pycolmap" else ColmapBinary.find(colmap_cmd)
-    if verify == "pycolmap" or (verify == "auto" and version >= 4_000_000):
+    if verify == "pycolmap" or (verify == "auto" and of_colmap_4):
         import pycolmap
 
         from segmotion_plugin.reconstruct.database import quiet_colmap

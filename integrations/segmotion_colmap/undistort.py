@@ -11,6 +11,7 @@ from segmotion_colmap.database import read_keep
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
 from segmotion_plugin.reconstruct import model_files
+from segmotion_plugin.reconstruct.database import image_size
 
 if TYPE_CHECKING:
     import pycolmap
@@ -29,7 +30,7 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
         Names of the images.
 
     Raises:
-        SegmotionError: no model, a missing mask, or one of another size than its camera.
+        SegmotionError: no model, an equirectangular camera, a missing mask, or one of another size than its camera.
     """
     source = read_model(model)
     target = None if undistorted is None else read_model(undistorted)
@@ -37,7 +38,15 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
     import pycolmap
 
     options = pycolmap.UndistortCameraOptions()
-    default = {} if target else {number: pycolmap.undistort_camera(options, camera) for number, camera in source.cameras.items()}
+    used = {image.camera_id: source.cameras[image.camera_id] for image in source.images.values()}
+    for number, camera in sorted(used.items()):
+        if camera.model == pycolmap.CameraModelId.EQUIRECTANGULAR:
+            raise SegmotionError(
+                f"{model}: camera {number} is EQUIRECTANGULAR, of which there is no undistorted picture (COLMAP copies it); "
+                "cut perspective views out of the pictures and their masks first"
+            )
+    # COLMAP copies the pictures of cameras without distortion, fisheyes too, although it would compute another camera for them.
+    default = {number: c if c.is_undistorted() else pycolmap.undistort_camera(options, c) for number, c in used.items() if not target}
     key: tuple[int, int] | None = None
     position = np.zeros((0, 0, 2))
     names = []
@@ -46,12 +55,8 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
         if target is not None and image.name not in flat:
             continue  # image_undistorter was given a list of images
         plain = flat[image.name] if target is not None else default[image.camera_id]
-        keep = read_keep(masks, image.name)
-        if keep.shape != (camera.height, camera.width):
-            raise SegmotionError(
-                f"{masks}/{image.name}.png: {keep.shape[1]}×{keep.shape[0]} pixels, but the camera has "
-                f"{camera.width}×{camera.height}; masks must have the size of the distorted images"
-            )
+        keep = read_keep(masks, image.name, (camera.width, camera.height))
+        plain = _as_pictured(plain, camera, undistorted, image.name)
         if key != (image.camera_id, plain.camera_id):  # images of one camera mostly follow each other
             key, position = (image.camera_id, plain.camera_id), _source_positions(plain, camera)
         write_png(Path(output) / f"{image.name}.png", _nearest(keep, position))
@@ -79,10 +84,36 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
         raise SegmotionError(f"{folder}: not a readable sparse model ({error})") from None
 
 
+def _as_pictured(plain: pycolmap.Camera, camera: pycolmap.Camera, undistorted: Path | None, name: str) -> pycolmap.Camera:
+    """The camera of the picture beside the model (`dense/images`), where it is not the one that the model holds: with
+    --max_image_size, COLMAP 3.8 undistorts and shrinks pictures of cameras without distortion, and leaves these cameras as they were."""
+    import pycolmap
+
+    picture = None if undistorted is None else Path(undistorted).parent / "images" / name
+    if picture is None or not picture.is_file():
+        return plain
+    size = image_size(picture)
+    if size == (plain.width, plain.height):
+        return plain
+    options = pycolmap.UndistortCameraOptions()
+    options.max_image_size = max(size)
+    shrunk = pycolmap.undistort_camera(options, camera)
+    if size != (shrunk.width, shrunk.height):
+        raise SegmotionError(
+            f"{picture}: {size[0]}×{size[1]} pixels, but its camera in {undistorted} has {plain.width}×{plain.height}; "
+            "make model and pictures anew with one run of image_undistorter"
+        )
+    return shrunk
+
+
 def _source_positions(plain: pycolmap.Camera, camera: pycolmap.Camera) -> np.ndarray:
     """H×W×2 positions in the distorted image of the pixel centres of the undistorted one."""
     columns, rows = np.meshgrid(np.arange(plain.width) + 0.5, np.arange(plain.height) + 0.5)
-    rays = plain.cam_from_img(np.stack([columns.ravel(), rows.ravel()], axis=1))
+    centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    if plain.model == camera.model and plain.width == camera.width and np.array_equal(plain.params, camera.params):
+        # A copied picture; a fisheye may see behind the camera.
+        return centres.reshape(plain.height, plain.width, 2)
+    rays = plain.cam_from_img(centres)
     rays = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
     return np.asarray(camera.img_from_cam(rays)).reshape(plain.height, plain.width, 2)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from segmotion_plugin.clip import IMAGE_SUFFIXES, Clip, natural_key
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.masks import read_grey
+from segmotion_plugin.masks import read_brought_keep
 
 MaskFormat = Literal["colmap", "nerfstudio", "dynamic", "davis"]
 _LOSSY = (".jpg", ".jpeg", ".webp")
@@ -74,7 +74,7 @@ class MaskFolder:
                 labels[values == value] = label
         else:
             # Lossy files ring around edges: only there black is more than 0.
-            dark = read_grey(path) <= (127 if path.suffix.lower() in _LOSSY else 0)
+            dark = read_brought_keep(path) <= (127 if path.suffix.lower() in _LOSSY else 0)
             labels = (dark if self.format in ("colmap", "nerfstudio") else ~dark).astype(np.uint8)
         return self._fit(labels, path)
 
