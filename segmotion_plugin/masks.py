@@ -73,7 +73,7 @@ def read_brought_keep(path: Path) -> np.ndarray:
     data = np.fromfile(path, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
-        raise SegmotionError(f"{path}: this mask is {'empty' if not len(data) else 'not a readable image'}")
+        raise SegmotionError(f"{path}: {'not a readable image' if len(data) else 'an empty file, no mask'}")
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + _TO_8_BIT // 2) // _TO_8_BIT).astype(np.uint8)
     if image.dtype != np.uint8:
