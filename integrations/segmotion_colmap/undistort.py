@@ -86,7 +86,7 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
 
 def _as_pictured(plain: pycolmap.Camera, camera: pycolmap.Camera, undistorted: Path | None, name: str) -> pycolmap.Camera:
     """The camera of the picture beside the model (`dense/images`), where it is not the one that the model holds: with
-    --max_image_size, COLMAP 3.8 undistorts and shrinks pictures of cameras without distortion, and leaves these cameras as they were."""
+    --max_image_size, COLMAP 3.8 undistorts and shrinks pictures of cameras without distortion, and leaves the cameras as they were."""
     import pycolmap
 
     picture = None if undistorted is None else Path(undistorted).parent / "images" / name
