@@ -105,7 +105,7 @@ def depth_anything(size: str | None = None, seed: int = _SEED) -> Any:
         num_attention_heads=heads,
         image_size=side,
         patch_size=14,
-        out_features=stages,
+        out_features=stages,  # type: ignore[call-arg]
         reshape_hidden_states=False,
     )
     neck = [8, 8, 16, 16] if size is None else [48, 96, 192, 384]

@@ -16,7 +16,7 @@ def allow_checkpoint_types() -> None:
 
     if not hasattr(torch.serialization, "add_safe_globals"):
         return
-    scalar = np.float64(0).__reduce__()[0]  # numpy's multiarray.scalar, wherever this version keeps it
+    scalar: Any = np.float64(0).__reduce__()[0]  # numpy's multiarray.scalar, wherever this version keeps it
     # NumPy 2 calls the module numpy._core, files of NumPy 1 name numpy.core; both mean this function.
     names: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     kinds: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1"))]

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args
 
 import numpy as np
 import tyro
@@ -257,7 +257,7 @@ class MotionImages(_Motion, ImagesToNerfstudioDataset):
 
 
 @dataclass
-class MotionVideo(_Motion, VideoToNerfstudioDataset):
+class MotionVideo(_Motion, VideoToNerfstudioDataset):  # type: ignore[misc]
     """Process videos into a nerfstudio dataset.
 
     This script does the following:
@@ -347,7 +347,7 @@ def _commands() -> Any:
         Annotated[MotionImages, tyro.conf.subcommand(name="images")],
         Annotated[MotionVideo, tyro.conf.subcommand(name="video")],
     ]
-    for member in stock.Commands.__args__:
+    for member in get_args(stock.Commands):
         if member.__origin__ not in (ImagesToNerfstudioDataset, VideoToNerfstudioDataset):
             members.append(member)
     return Union[tuple(members)]  # noqa: UP007

@@ -72,13 +72,13 @@ class Background:
         options: BackgroundOptions,
     ) -> None:
         self._colours, self._image, self._at, self._shot, self._options = colours, image, at, shot, options
-        self._moving = Recent(lambda frame: _near(at(frame), image(frame).shape[:2]), KEPT)
+        self._moving = Recent(lambda frame: _near(at(frame), (image(frame).shape[0], image(frame).shape[1])), KEPT)
 
     def __call__(self, frame: int, box: Box) -> np.ndarray:
         """float32 of the box's size: log odds that a pixel shows something else than the still world; 0 where no frame tells."""
         options = self._options
         image = self._image(frame)
-        shape = image.shape[:2]
+        shape = (image.shape[0], image.shape[1])
         tracks = self._at(frame)
         own = _logarithm(self._colours(frame)[box])
         least = np.full(own.shape[:2], np.inf, np.float32)

@@ -306,7 +306,7 @@ class Explainer:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
         other = frame + direction * stride
         image, second = self.image(frame), self.image(other)
-        static = flow_between(tracks, self._at(other), image.shape[:2], box, _STATIC_TRACKS)
+        static = flow_between(tracks, self._at(other), (image.shape[0], image.shape[1]), box, _STATIC_TRACKS)
         if static is None:
             return None
         if direction > 0:

@@ -239,7 +239,7 @@ class Fragments:
         miss = float(np.linalg.norm(self.place[a, end] + drift - self.place[b, begin]))
         # What goes behind something and comes out from there shows a part of itself only.
         size = sum(float(self.extent[k, self.there(k)].max()) for k in (a, b))
-        reach = size + self.slack + 0.25 * abs(gap) * np.linalg.norm(speed_a + speed_b)
+        reach = size + self.slack + 0.25 * abs(gap) * float(np.linalg.norm(speed_a + speed_b))
         turn = float(np.linalg.norm(speed_a - speed_b) / (np.linalg.norm(speed_a) + np.linalg.norm(speed_b) + 0.3))
         if alike is None:
             return _UNKNOWN if gap > _GAP else 1 - float(max(miss / (1.5 * reach), turn / 0.7))

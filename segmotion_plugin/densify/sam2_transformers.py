@@ -65,7 +65,7 @@ class Sam2Transformers:
             None, height, width, self.device, self.device, "cpu", self.model.dtype, max_vision_features_cache_size=cached
         )
         # The session only asks for the number of frames and for one at a time.
-        session.processed_frames = NormalisedFrames(self.frames, start, stop, self.size)
+        session.processed_frames = NormalisedFrames(self.frames, start, stop, self.size)  # type: ignore[assignment]
         return session
 
     def click(self, frame: int, xy: np.ndarray, positive: np.ndarray) -> np.ndarray:

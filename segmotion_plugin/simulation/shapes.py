@@ -56,7 +56,7 @@ def _disc(radial: tuple[Array, ...], direction: tuple[Array, ...]) -> tuple[Arra
     closest = -sum(o * d for o, d in zip(radial, direction, strict=True)) / square
     rest = 1 - sum((o + closest * d) ** 2 for o, d in zip(radial, direction, strict=True))
     half = np.sqrt(np.maximum(rest, 0) / square)
-    return closest - half, closest + half, rest >= 0
+    return closest - half, closest + half, np.asarray(rest >= 0)
 
 
 def intersect(shape: Shape, origin: tuple[Array, Array, Array], direction: tuple[Array, Array, Array]) -> Array:

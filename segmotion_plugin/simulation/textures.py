@@ -80,7 +80,8 @@ def _mix(weights: Field, colors: NDArray[np.float32]) -> Field:
 
 def _grid(size: int) -> tuple[Field, Field]:
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
-    return np.meshgrid(axis, axis)
+    across, down = np.meshgrid(axis, axis)
+    return across, down
 
 
 def _noise(rng: np.random.Generator, size: int, colors: Field) -> Field:
@@ -292,7 +293,8 @@ class MipMap:
         low = level.astype(np.int32)
         part = (level - low)[:, None]
         u, v = u - np.floor(u), v - np.floor(v)
-        return self._level(u, v, low) * (1 - part) + self._level(u, v, low + 1) * part
+        fine, coarse = self._level(u, v, low), self._level(u, v, low + 1)
+        return np.add(fine * (1 - part), coarse * part)
 
     def _level(self, u: Array, v: Array, level: NDArray[np.int32]) -> Field:
         size = self._sizes[level]

@@ -70,7 +70,7 @@ def write_cloud(scene: Scene, path: Path, frame: int) -> int:
     import open3d
 
     with atomic_path(path) as temporary:
-        if not open3d.io.write_point_cloud(str(temporary), cloud):
+        if not open3d.io.write_point_cloud(str(temporary), cloud):  # type: ignore[arg-type]
             raise SegmotionError(f"{path}: not a format that Open3D writes; give a name that ends in .ply or .pcd")
     return len(points)
 
