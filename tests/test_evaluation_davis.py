@@ -136,3 +136,21 @@ def test_sequences_must_fit() -> None:
         davis.sequence_scores([frame], [frame.T])
     with pytest.raises(SegmotionError, match="no frame"):
         davis.sequence_scores([], [])
+
+
+def test_static_pixels_masked_leave_the_border_out_and_movers_missed_count_all() -> None:
+    truth, predicted = np.zeros((2, 2, 50, 50), bool)  # tolerance ceil(.008·70.7) = 1
+    truth[0, 10:20, 10:20] = True
+    predicted[0, 10:20, 10:25] = True  # 15 wide: one column of the spill is border, four are static
+    predicted[0, 10:15, 10:20] = False
+    static = 2 * 2500 - (100 + 40)
+    scores = davis.masked_and_missed(truth, predicted)
+    assert scores == {"static_masked": 40 / static, "mover_missed": 0.5}
+    void = np.zeros((2, 50, 50), bool)
+    void[0, :, 22:], void[0, :12] = True, True
+    scores = davis.masked_and_missed(truth, predicted, void)
+    assert scores["mover_missed"] == 30 / 80  # rows 12 to 14 of 12 to 19
+    assert scores["static_masked"] == 8 / (2500 + 38 * 22 - 8 * 10 - (8 + 8 + 10))
+    assert davis.masked_and_missed([truth[1]], [predicted[1]]) == {"static_masked": 0.0, "mover_missed": None}
+    with pytest.raises(SegmotionError, match="differ in length"):
+        davis.masked_and_missed(truth, predicted[:1])

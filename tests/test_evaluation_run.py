@@ -66,6 +66,34 @@ def test_davis_scores_tables_and_pictures(davis: Path, tmp_path: Path) -> None:
     assert (sheet == (255, 225, 40)).all(axis=2).any() and (sheet == (255, 60, 60)).all(axis=2).any()
 
 
+def test_roots_are_compared(davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "unseen").mkdir()
+    (davis / "hard").rename(tmp_path / "unseen" / "hard")
+    lines: list[str] = []
+    roots = [davis, tmp_path / "unseen"]
+    (result,) = run.evaluate_davis(roots, [_bright()], tmp_path / "out", say=lines.append)
+    assert [(row["sequence"], row["root"]) for row in result.rows] == [("easy", "data"), ("hard", "unseen")]
+    assert len(lines) == 5 and "static masked" in lines[1] and "unseen − data" in lines[4]
+    stored = read_json(tmp_path / "out" / "report.json")["methods"][0]["summary"]
+    assert stored[0]["J"] == 1.0 and stored[2]["J"] == pytest.approx(result.rows[1]["J"] - 1)
+    assert result.rows[0]["static_masked"] == 0 and stored[2]["static_masked"] == result.rows[1]["static_masked"] > 0.02
+    rows = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert rows[0].startswith("method,sequence,root,J,F,JF,static_masked,mover_missed") and rows[1].startswith("bright,easy,data,1.0")
+    (part,) = run.evaluate_davis(roots, [_bright()], tmp_path / "out", sequences=["hard"], say=lines.append)
+    assert [row["sequence"] for row in part.rows] == ["hard"]
+    with pytest.raises(SegmotionError, match="no sequence named soft"):
+        run.evaluate_davis(roots, [_bright()], tmp_path / "out", sequences=["soft"])
+    with pytest.raises(SegmotionError, match="names of their own"):
+        run.evaluate_davis([davis, davis], [_bright()], tmp_path / "out")
+    with pytest.raises(SegmotionError, match="every must be 1 or more"):
+        run.evaluate_davis(davis, [_bright()], tmp_path / "out", every=0)
+
+
+def test_every_other_sequence_of_a_root(davis: Path, tmp_path: Path) -> None:
+    (result,) = run.evaluate_davis(davis, [_bright()], tmp_path / "out", every=2, say=lambda line: None)
+    assert [row["sequence"] for row in result.rows] == ["easy"]
+
+
 def test_results_are_taken_up_again_and_made_anew_for_other_settings(davis: Path, tmp_path: Path) -> None:
     first, again, other = _bright(), _bright(), _bright(delay=1)
     quiet = {"say": lambda line: None}

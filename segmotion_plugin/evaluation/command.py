@@ -31,10 +31,10 @@ def _methods(
 
 @dataclass
 class Davis:
-    """J, F and J&F on DAVIS-like sequences (all frames, mean per sequence, mean over sequences), with track-level scores."""
+    """J, F, J&F, static pixels masked and mover pixels missed on DAVIS-like sequences (all frames, mean per sequence and root)."""
 
-    root: tyro.conf.Positional[Path]
-    """ROOT/SEQUENCE/{images,masks}, or DAVIS's own JPEGImages and Annotations."""
+    roots: tyro.conf.Positional[tuple[Path, ...]]
+    """ROOT/SEQUENCE/{images,masks}, or DAVIS's own JPEGImages and Annotations; several are compared."""
     out: Path = Path("evaluation_davis")
     """Folder of the results; finished sequences are taken from there."""
     method: tuple[MethodName, ...] = ("segmotion",)
@@ -43,6 +43,8 @@ class Davis:
     """Folder of masks made elsewhere (SEQUENCE/*.png) to score as well."""
     sequences: tuple[str, ...] | None = None
     """Only these sequences."""
+    every: int = 1
+    """Only every so many of a root's sequences, for a quick look."""
     track_baselines: bool = False
     """Score the subspace baseline on track level as well."""
     cameras: bool = False
@@ -54,7 +56,9 @@ class Davis:
         from segmotion_plugin.evaluation.run import evaluate_davis
 
         methods = _methods(self.method, self.predictions, self.mask, self.cameras)
-        evaluate_davis(self.root, methods, self.out, sequences=self.sequences, track_baselines=self.track_baselines)
+        evaluate_davis(
+            self.roots, methods, self.out, sequences=self.sequences, every=self.every, track_baselines=self.track_baselines
+        )
         print(f"{self.out / 'report.md'}")
         return 0
 

@@ -7,7 +7,7 @@ Two layouts are understood: `ROOT/SEQUENCE/{images,masks}`, and that of the DAVI
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,10 @@ class VideoSequence:
             labels = read_grey(path)
             yield labels if self.has_ids else (labels > 0).astype(np.uint8)
 
+    def unscored(self) -> Iterator[np.ndarray] | None:
+        """T masks H×W bool of the pixels that the truth does not score, one at a time; None where it scores all."""
+        return (labels == self.void for labels in self.labels()) if self.void is not None else None
+
     def dynamic(self) -> Iterator[np.ndarray]:
         """T masks H×W bool of all objects together, one at a time; void pixels are static."""
         for labels in self.labels():
@@ -127,6 +131,36 @@ def davis_sequences(
             f"{root}: no sequence named {', '.join(missing)}.\nThere are: {', '.join(sorted(folders))}"
         )
     return [paired_sequence(name, *folders[name]) for name in wanted]
+
+
+def rooted_sequences(
+    roots: Sequence[Path | str], names: Iterable[str] | str | Path | None = None, **layout: str
+) -> list[tuple[str, VideoSequence]]:
+    """The sequences of one or more root folders, root by root, each with its root's name.
+
+    Args:
+        roots: data set folders with names and sequences of their own.
+        names: as for `davis_sequences`; with several roots each must be in one of them.
+        layout: `resolution` and `annotations` of `davis_sequences`.
+
+    Raises:
+        SegmotionError: as `davis_sequences`; no root; roots or sequences of the same name.
+    """
+    labels = [Path(root).resolve().name for root in roots]
+    if not roots or len(set(labels)) < len(labels):
+        raise SegmotionError(f"roots need names of their own to tell their results apart; got {', '.join(labels) or 'no root'}")
+    if len(roots) == 1:
+        return [(labels[0], sequence) for sequence in davis_sequences(roots[0], names, **layout)]
+    pairs = [(label, item) for label, root in zip(labels, roots, strict=True) for item in davis_sequences(root, **layout)]
+    found = [item.name for _, item in pairs]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise SegmotionError(f"{', '.join(twice)}: in more than one of {', '.join(labels)}; evaluate them apart, each with its --out")
+    wanted = found if names is None else _names(names)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise SegmotionError(f"{', '.join(labels)}: no sequence named {', '.join(missing)}.\nThere are: {', '.join(sorted(found))}")
+    return [pair for pair in pairs if pair[1].name in wanted]
 
 
 def paired_sequence(name: str, images: Path, masks: Path) -> VideoSequence:

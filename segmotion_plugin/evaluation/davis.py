@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.masks import dilate
 
 BOUND = 0.008
 """Tolerance of the boundary measure, as a share of the image diagonal."""
@@ -136,6 +137,38 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
 def tolerance(shape: Sequence[int], bound: float = BOUND) -> int:
     """Radius in whole pixels within which boundaries of images of this shape (H, W) match."""
     return math.ceil(bound if bound >= 1 else bound * math.hypot(shape[0], shape[1]))
+
+
+def masked_and_missed(
+    truth: Iterable[np.ndarray], predicted: Iterable[np.ndarray], void: Iterable[np.ndarray] | None = None
+) -> dict[str, float | None]:
+    """What structure from motion feels of a sequence's masks.
+
+    Static pixels are those farther from the true mask than the boundary measure's tolerance (8 pixels at 854×480): the border, where
+    annotators differ, is neither static nor moving there. Mover pixels are all those of the true mask.
+
+    Args:
+        truth: T masks H×W, nonzero on the object.
+        predicted: T masks H×W, nonzero where something is masked.
+        void: T masks H×W, nonzero on pixels that count for neither; none when absent.
+
+    Returns:
+        `static_masked`, the share of all frames' static pixels that is masked, and `mover_missed`, the share of all frames' mover
+        pixels that is not; None where there are no such pixels.
+
+    Raises:
+        SegmotionError: different numbers of frames, no frame, or frames of different sizes.
+    """
+    static = masked = mover = missed = 0
+    unscored = iter(void) if void is not None else itertools.repeat(None)
+    for mask, guess in frame_pairs(truth, predicted):
+        left_out = next(unscored)
+        scored = np.ones(mask.shape, bool) if left_out is None else np.asarray(left_out) == 0
+        moves, found = (np.asarray(mask) != 0) & scored, np.asarray(guess) != 0
+        rests = ~dilate(moves, tolerance(mask.shape)) & scored
+        static, masked = static + np.count_nonzero(rests), masked + np.count_nonzero(rests & found)
+        mover, missed = mover + np.count_nonzero(moves), missed + np.count_nonzero(moves & ~found)
+    return {"static_masked": masked / static if static else None, "mover_missed": missed / mover if mover else None}
 
 
 class Boundary:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +44,22 @@ class Evaluation:
         return cls(method, [dict(row) for row in rows], mean)
 
 
+def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean of rows; of rows with a `root` the mean of each root, and the others' means less the first root's."""
+    roots = list(dict.fromkeys(str(row["root"]) for row in rows if "root" in row))
+    if len(roots) < 2:
+        return [{"sequence": f"mean of {len(rows)}", **Evaluation.of("", rows).mean}]
+    groups = {root: [row for row in rows if row["root"] == root] for root in roots}
+    means = {root: Evaluation.of("", group).mean for root, group in groups.items()}
+    out: list[dict[str, Any]] = [
+        {"sequence": f"mean of {len(groups[root])}", "root": root, **mean} for root, mean in means.items()
+    ]
+    for root in roots[1:]:
+        gap = {key: value - means[roots[0]][key] for key, value in means[root].items() if key in means[roots[0]]}
+        out.append({"sequence": "gap", "root": f"{root} − {roots[0]}", **gap})
+    return out
+
+
 def is_number(value: Any) -> bool:
     """Whether a score can be averaged: a finite number or a yes/no, as against a text, a list, or nothing."""
     return isinstance(value, bool | int | float | np.number) and math.isfinite(value)
@@ -55,7 +73,7 @@ def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) ->
 
 
 def write_report(out: Path, title: str, evaluations: Sequence[Evaluation], columns: Sequence[str]) -> str:
-    """Write `report.md` and `report.json` of one or more methods on the same sequences, and return the Markdown text.
+    """Write `report.md`, `report.json` and `report.csv` of one or more methods on the same sequences, and return the Markdown text.
 
     Columns that no row has are left out. With several methods a first table has a row of means for each, and a second their
     `J&F` per sequence.
@@ -74,17 +92,25 @@ def write_report(out: Path, title: str, evaluations: Sequence[Evaluation], colum
             parts.append(markdown_table(table.values(), ["sequence", *(item.method for item in evaluations)]))
     for item in evaluations:
         parts.append(f"## {item.method}\n")
-        rows = [*item.rows, {"sequence": f"mean of {len(item.rows)}", **item.mean}]
-        parts.append(markdown_table(rows, ["sequence", *present]))
+        where = ["root"] if any("root" in row for row in item.rows) else []
+        parts.append(markdown_table([*item.rows, *summary_rows(item.rows)], ["sequence", *where, *present]))
     text = "\n".join(parts)
     write_text(out / "report.md", text)
     write_json(
         out / "report.json",
         {
             "title": title,
-            "methods": [{"method": item.method, "mean": item.mean, "sequences": item.rows} for item in evaluations],
+            "methods": [
+                {"method": item.method, "mean": item.mean, "summary": summary_rows(item.rows), "sequences": item.rows}
+                for item in evaluations
+            ],
         },
     )
+    lines = io.StringIO()
+    sheet = csv.DictWriter(lines, ["method", "sequence", "root", *present], restval="", extrasaction="ignore", lineterminator="\n")
+    sheet.writeheader()
+    sheet.writerows({"method": item.method, **row} for item in evaluations for row in [*item.rows, *summary_rows(item.rows)])
+    write_text(out / "report.csv", lines.getvalue())
     return text
 
 

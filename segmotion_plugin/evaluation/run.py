@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.evaluation.datasets import SEQUENCE_LISTS, davis_sequences, label_files, list_images
+from segmotion_plugin.evaluation.datasets import SEQUENCE_LISTS, label_files, list_images, rooted_sequences
 from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share
-from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, worst_frames, write_report
+from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, summary_rows, worst_frames, write_report
 from segmotion_plugin.evaluation.scoring import cached, predict_labels, result_line, score_sequence
 
 DAVIS_COLUMNS = (
-    "J", "F", "JF", "seconds_per_frame", "cpu_seconds_per_frame", "share_masked", "share_truth",
+    "J", "F", "JF", "static_masked", "mover_missed", "seconds_per_frame", "cpu_seconds_per_frame", "share_masked", "share_truth",
     "object_J", "objects", "objects_found", "count_right", "switches_per_object",
     "track_AUC", "track_F1", "track_best_F1", "subspace_AUC", "subspace_best_F1",
 )  # fmt: skip
@@ -25,28 +25,31 @@ STATIC_COLUMNS = ("share_masked", "worst_frame", "frames_masked", "seconds_per_f
 
 
 def evaluate_davis(
-    root: Path | str,
+    roots: Path | str | Sequence[Path | str],
     methods: Sequence[Method],
     out: Path | str,
     *,
     sequences: Iterable[str] | str | Path | None = None,
     resolution: str = "480p",
     annotations: str = "Annotations",
+    every: int = 1,
     track_baselines: bool = False,
     resume: bool = True,
     say: Callable[[str], None] = print,
 ) -> list[Evaluation]:
     """Score methods on DAVIS-like sequences, with the DAVIS protocol: all frames, mean per sequence, mean over sequences.
 
-    Writes `report.md`, `report.json`, per method `METHOD/worst.png`, and the results per sequence in `METHOD/sequences`.
+    Writes `report.md`, `report.json`, `report.csv`, per method `METHOD/worst.png`, and the results per sequence in
+    `METHOD/sequences`. With several roots there is a table for each, and how far the means of the others are from the first's.
 
     Args:
-        root: the data, see `davis_sequences`.
+        roots: the data, see `davis_sequences`; several to compare.
         methods: what to score.
         out: folder of the results.
         sequences: names, a named list, or a list file; all when absent.
         resolution: of the official DAVIS layout.
         annotations: of the official DAVIS layout.
+        every: take only every so many of a root's sequences.
         track_baselines: for methods that leave tracks, score the subspace baseline on the same tracks.
         resume: take results that are there.
         say: called with one line per sequence and method, and the mean.
@@ -55,11 +58,16 @@ def evaluate_davis(
         SegmotionError: data that cannot be read, or masks that do not fit.
     """
     out = Path(out)
-    found = davis_sequences(root, sequences, resolution=resolution, annotations=annotations)
+    several = [roots] if isinstance(roots, Path | str) else list(roots)
+    if every < 1:
+        raise SegmotionError(f"every must be 1 or more, got {every}")
+    found = rooted_sequences(several, sequences, resolution=resolution, annotations=annotations)
+    place = [sum(other == root for other, _ in found[:index]) for index, (root, _) in enumerate(found)]
+    found = [pair for pair, number in zip(found, place, strict=True) if number % every == 0]
     evaluations = []
     for method in methods:
         rows, scored = [], []
-        for sequence in found:
+        for root, sequence in found:
 
             def compute(method: Method = method, sequence: Any = sequence) -> dict[str, Any]:
                 labels, seconds = predict_labels(
@@ -77,13 +85,15 @@ def evaluate_davis(
                 "track_baselines": track_baselines,
             }
             result = cached(out / method.name / "sequences" / f"{sequence.name}.json", key, resume, compute)
-            row = {"sequence": sequence.name, **{k: v for k, v in result.items() if k not in ("frames", "labels")}}
+            where = {"root": root} if len(several) > 1 else {}
+            row = {"sequence": sequence.name, **where, **{k: v for k, v in result.items() if k not in ("frames", "labels")}}
             say(result_line(method.name, row))
             rows.append(row)
             if Path(result["labels"]).is_dir():
                 scored.append((sequence, Path(result["labels"]), result["frames"]))
         evaluation = Evaluation.of(method.name, rows)
-        say(result_line(method.name, {"sequence": f"mean of {len(rows)}", **evaluation.mean}))
+        for summary in summary_rows(evaluation.rows):
+            say(result_line(method.name, summary))
         contact_sheet(out / method.name / "worst.png", worst_frames(scored), f"{method.name}, worst frames")
         evaluations.append(evaluation)
     name = sequences if isinstance(sequences, str) and sequences in SEQUENCE_LISTS else f"{len(found)} sequences"

@@ -12,7 +12,7 @@ import numpy as np
 from segmotion_plugin import __version__
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation.datasets import VideoSequence, label_files
-from segmotion_plugin.evaluation.davis import sequence_scores
+from segmotion_plugin.evaluation.davis import masked_and_missed, sequence_scores
 from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share, moving_now_scores, object_scores
 from segmotion_plugin.evaluation.tracks import track_scores, track_truth
@@ -21,6 +21,7 @@ from segmotion_plugin.tracks import TrackMotion, Tracks, load_tracks
 
 TRACK_THRESHOLD = 0.5
 """Probability from which a track counts as moving in the track-level F1."""
+_MEASURES = 2  # raised when results gain scores, so that stored ones without them are made anew
 
 
 def predict_labels(method: Method, name: str, images: Path, count: int, out: Path) -> tuple[Path, dict[str, float | None]]:
@@ -87,6 +88,7 @@ def score_sequence(
         "J": float(region.mean()),
         "F": float(boundary.mean()),
         "JF": float((region.mean() + boundary.mean()) / 2),
+        **masked_and_missed(sequence.dynamic(), (image > 0 for image in label_files(labels, count)), sequence.unscored()),
         "share_masked": float(masked_share(label_files(labels, count)).mean()),
         "share_truth": float(masked_share(sequence.dynamic()).mean()),
     }
@@ -131,7 +133,7 @@ def object_states(tracks: Tracks, motion: TrackMotion) -> np.ndarray:
 
 def cached(path: Path, key: dict[str, Any], resume: bool, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result stored at `path` when it was made with the same key, else a new one that is stored there."""
-    key = {"version": __version__, **key}
+    key = {"version": __version__, "measures": _MEASURES, **key}
     if resume and path.is_file():
         try:
             stored = read_json(path)
@@ -146,9 +148,10 @@ def cached(path: Path, key: dict[str, Any], resume: bool, compute: Callable[[], 
 
 def result_line(method: str, row: dict[str, Any]) -> str:
     """One line for the terminal: what this kind of evaluation is about, in a fixed order."""
-    parts = [f"{method:12s} {row['sequence']:24s}"]
+    parts = [f"{method:12s} {row['sequence']:24s}", *([f"{row['root']:24s}"] if "root" in row else [])]
     for key, name, form in (
-        ("J", "J", ".3f"), ("F", "F", ".3f"), ("JF", "J&F", ".3f"), ("object_J", "object J", ".3f"),
+        ("J", "J", ".3f"), ("F", "F", ".3f"), ("JF", "J&F", ".3f"), ("static_masked", "static masked", ".2%"),
+        ("mover_missed", "mover missed", ".2%"), ("object_J", "object J", ".3f"),
         ("share_masked", "masked", ".2%"), ("seconds_per_frame", "s/frame", ".3f"),
     ):  # fmt: skip
         if isinstance(row.get(key), float):
