@@ -1,4 +1,4 @@
-"""Masks that people painted or brought: found by name, checked, combined with ours."""
+"""Masks that people painted or brought: found by name, checked, combined with ours; also those in the alpha of their images."""
 
 from __future__ import annotations
 
@@ -53,3 +53,26 @@ class ExtraMasks:
                 "masks must have the size of their images"
             )
         return np.where(extra > 0, keep, np.uint8(0))
+
+
+def read_alpha(image: Path) -> np.ndarray | None:
+    """H×W uint8 alpha of an image as stored, orientation tags ignored; None where it has none.
+
+    Raises:
+        SegmotionError: the image is missing or cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(image) as opened:
+            if not opened.has_transparency_data:
+                return None
+            return np.array(opened.convert("RGBA").getchannel("A"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise SegmotionError(f"{image}: not a readable image ({error})") from None
+
+
+def combine_alpha(image: Path, keep: np.ndarray) -> np.ndarray:
+    """H×W uint8 keep mask: ours, and 0 where the image is wholly transparent: whoever cut the background out means it to be left out."""
+    alpha = read_alpha(image)
+    return keep if alpha is None else np.where(alpha > 0, keep, np.uint8(0))

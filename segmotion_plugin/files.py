@@ -61,11 +61,11 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_png(path: Path | str, image: np.ndarray, *copies: Path | str, compression: int = 3) -> None:
-    """Write an H×W (grey) or H×W×3 (RGB) uint8 or uint16 array as PNG, atomically, encoded once for all the files."""
+    """Write an H×W (grey), H×W×3 (RGB) or H×W×4 (RGBA) uint8 or uint16 array as PNG, atomically, encoded once for all the files."""
     import cv2
 
     if image.ndim == 3:
-        image = image[..., ::-1]
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
     ok, data = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not ok:
         raise OSError(f"{path}: the image could not be encoded as PNG")

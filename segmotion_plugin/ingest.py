@@ -11,6 +11,7 @@ import numpy as np
 
 from segmotion_plugin.clip import Clip, ImageFolder, SourceFrame, VideoFile, open_source
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.extra_masks import read_alpha
 from segmotion_plugin.files import read_json, write_json, write_png
 from segmotion_plugin.progress import Console
 from segmotion_plugin.rawstore import RawStore
@@ -189,7 +190,7 @@ def _write_video_frames(source: VideoFile, wanted: set[int], folder: Path, names
 
 
 def _place(file: Path, folder: Path, number: int) -> str:
-    """Copy an image, or write it anew as 8-bit RGB PNG where COLMAP or nerfstudio would not read it as it is."""
+    """Copy an image, or write it anew as 8-bit PNG, with its alpha, where COLMAP or nerfstudio would not read it as it is."""
     from PIL import Image
 
     from segmotion_plugin.clip import read_rgb
@@ -202,5 +203,6 @@ def _place(file: Path, folder: Path, number: int) -> str:
         shutil.copyfile(file, folder / name)
     else:
         name = f"frame_{number:05d}.png"
-        write_png(folder / name, read_rgb(file), compression=1)
+        rgb, alpha = read_rgb(file), read_alpha(file)
+        write_png(folder / name, rgb if alpha is None else np.dstack([rgb, alpha]), compression=1)
     return name

@@ -13,7 +13,7 @@ from segmotion_plugin.clip import Clip, read_rgb
 from segmotion_plugin.densify.agreement import MaskVotes
 from segmotion_plugin.densify.labels import enlarge
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.extra_masks import ExtraMasks
+from segmotion_plugin.extra_masks import ExtraMasks, combine_alpha, read_alpha
 from segmotion_plugin.files import write_png
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.masks import MotionMasks, keep_from_labels, read_grey, write_keep
@@ -40,6 +40,8 @@ class MaskSummary:
         moving_tracks: number of tracks called moving.
         static_share: share of track observations that were taken for the static world; None without tracks.
         static_certainty: mean probability, over these, that they are static.
+        alpha_images: images with wholly transparent pixels, which are left out of the reconstruction like those of extra masks.
+        alpha_share: share of these pixels in these images.
     """
 
     moving_share: float = 0.0
@@ -50,6 +52,8 @@ class MaskSummary:
     moving_tracks: int = 0
     static_share: float | None = None
     static_certainty: float | None = None
+    alpha_images: int = 0
+    alpha_share: float = 0.0
 
 
 class _Tally:
@@ -59,9 +63,12 @@ class _Tally:
         self.moving: list[float] = []
         self.masked: list[float] = []
         self.area: dict[int, list[float]] = {}
+        self.transparent: list[float] = []
 
-    def add(self, labels: np.ndarray, keep: np.ndarray) -> None:
-        """H×W object ids, and the keep mask that was made of them."""
+    def add(self, labels: np.ndarray, keep: np.ndarray, alpha: np.ndarray | None) -> None:
+        """H×W object ids, the keep mask that was made of them, and the image's alpha."""
+        if alpha is not None and not alpha.all():
+            self.transparent.append(float((alpha == 0).mean()))
         self.moving.append(float((labels > 0).mean()))
         self.masked.append(float((keep == 0).mean()))
         counts = np.bincount(labels.ravel(), minlength=1)
@@ -76,6 +83,8 @@ class _Tally:
             share_by_image=[round(share, 5) for share in self.moving],
             objects={str(k): {"images": len(v), "mean_share": round(float(np.mean(v)), 5)} for k, v in sorted(self.area.items())},
         )
+        if self.transparent:
+            summary.alpha_images, summary.alpha_share = len(self.transparent), round(float(np.mean(self.transparent)), 5)
         if tracks is not None and motion is not None:
             summary.tracks, summary.moving_tracks = len(tracks), int((motion.object_id > 0).sum())
             static = motion.object_id == 0
@@ -110,7 +119,7 @@ def write_masks(
     empty = np.zeros((clip.height, clip.width), np.uint8)
     everything: SoftFrames = ((f, empty, empty) for f in name_of) if frames is None else frames
 
-    def written(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+    def written(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
         frame, soft, small = item
         labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
         write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
@@ -120,12 +129,15 @@ def write_masks(
         keep = keep_from_labels(masking, radius)
         if extra is not None:
             keep = extra.combine(name_of[frame], keep)
+        alpha = read_alpha(space.out / "images" / name_of[frame])
+        if alpha is not None:
+            keep = np.where(alpha > 0, keep, np.uint8(0))
         write_keep(space.out, name_of[frame], keep)
-        return frame, labels, keep
+        return frame, labels, keep, alpha
 
     with console.bar("masks", len(clip.names)) as update:
-        for done, (frame, labels, keep) in enumerate(in_order(written, everything), start=1):
-            tally.add(labels, keep)
+        for done, (frame, labels, keep, alpha) in enumerate(in_order(written, everything), start=1):
+            tally.add(labels, keep, alpha)
             if votes is not None:
                 votes.add(frame, labels)
             update(done)
@@ -145,6 +157,7 @@ def rewrite_keep(space: Workspace, extra_masks: Path | None, dilate: float | Non
             keep = read_grey(space.out / "masks" / f"{Path(name).stem}.png")
         else:
             keep = objects.keep(index, dilate)
+        keep = combine_alpha(space.out / "images" / name, keep)
         write_keep(space.out, name, keep if extra is None else extra.combine(name, keep))
 
 
@@ -152,7 +165,7 @@ def summarise(space: Workspace, names: list[str], tracks: Tracks, motion: TrackM
     """What the masks in a folder hold, read from its files."""
     tally = _Tally()
     for name, labels in zip(names, MotionMasks(space.motion / "objects", names), strict=True):
-        tally.add(labels, read_grey(space.out / "masks" / f"{Path(name).stem}.png"))
+        tally.add(labels, read_grey(space.out / "masks" / f"{Path(name).stem}.png"), read_alpha(space.out / "images" / name))
     return tally.summary(tracks, motion)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segmotion_plugin.cameras import Cameras
-from segmotion_plugin.extra_masks import ExtraMasks
+from segmotion_plugin.extra_masks import ExtraMasks, combine_alpha
 from segmotion_plugin.files import write_npz, write_png
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.mask_files import draw, summarise
@@ -179,7 +179,7 @@ def _unmask(space: Workspace, names: list[str], dropped: list[int], radius: floa
         left = np.where(np.isin(labels, dropped), np.uint8(0), labels)
         before = read_grey(space.out / "masks" / f"{Path(name).stem}.png")
         alone = (keep_from_labels(labels, radius) == 0) & (keep_from_labels(left, radius) > 0)
-        keep = np.where(alone, np.uint8(255), before)
+        keep = combine_alpha(space.out / "images" / name, np.where(alone, np.uint8(255), before))
         if extra is not None:
             keep = extra.combine(name, keep)
         freed[k] = np.mean((keep > 0) & (before == 0))
