@@ -16,6 +16,7 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.parallel import in_order
 from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.tiff import as_stored
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 VIDEO_HINT = "a video file that FFmpeg reads (mp4, mov, mkv, webm, avi, …) or a folder of images (png, jpg, tif, bmp, webp)"
@@ -85,7 +86,7 @@ def read_rgb(path: Path) -> np.ndarray:
     """
     import cv2
 
-    data = np.fromfile(path, np.uint8)
+    data = as_stored(np.fromfile(path, np.uint8))
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if image is None:
         raise SegmotionError(f"{path}: this file is {'empty' if not len(data) else 'not a readable image'}; mend or remove it")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.masks import read_brought_keep
+from segmotion_plugin.tiff import as_stored
 
 
 class ExtraMasks:
@@ -64,7 +66,7 @@ def read_alpha(image: Path) -> np.ndarray | None:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(image) as opened:
+        with Image.open(io.BytesIO(as_stored(np.fromfile(image, np.uint8)).tobytes())) as opened:
             if not opened.has_transparency_data:
                 return None
             return np.array(opened.convert("RGBA").getchannel("A"))
@@ -73,6 +75,6 @@ def read_alpha(image: Path) -> np.ndarray | None:
 
 
 def combine_alpha(image: Path, keep: np.ndarray) -> np.ndarray:
-    """H×W uint8 keep mask: ours, and 0 where the image is wholly transparent: whoever cut the background out means it to be left out."""
+    """H×W uint8 keep mask: ours, and 0 where the image is wholly transparent: who cut the background out wants it left out."""
     alpha = read_alpha(image)
     return keep if alpha is None else np.where(alpha > 0, keep, np.uint8(0))

@@ -192,12 +192,15 @@ def _write_video_frames(source: VideoFile, wanted: set[int], folder: Path, names
 def _place(file: Path, folder: Path, number: int) -> str:
     """Copy an image, or write it anew as 8-bit PNG, with its alpha, where COLMAP or nerfstudio would not read it as it is."""
     from PIL import Image
+    from PIL.ExifTags import Base
 
     from segmotion_plugin.clip import read_rgb
 
     suffix = file.suffix.lower()
     with Image.open(file) as image:
         plain = image.mode in ("L", "RGB", "RGBA") and getattr(image, "n_frames", 1) == 1
+        # Pillow, and with it nerfstudio, turns TIFFs that have an orientation tag; COLMAP does not.
+        plain = plain and getattr(image, "tag_v2", {}).get(Base.Orientation, 1) == 1
     if plain and suffix in _KEPT_SUFFIXES:
         name = f"frame_{number:05d}{suffix}"
         shutil.copyfile(file, folder / name)

@@ -14,6 +14,7 @@ import numpy as np
 from segmotion_plugin.boxes import box_around
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
+from segmotion_plugin.tiff import as_stored
 
 
 def dilate(dynamic: np.ndarray, radius: float) -> np.ndarray:
@@ -70,7 +71,7 @@ def read_brought_keep(path: Path) -> np.ndarray:
 
     if not Path(path).is_file():
         raise SegmotionError(f"{path}: no such mask")
-    data = np.fromfile(path, np.uint8)
+    data = as_stored(np.fromfile(path, np.uint8))
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
         raise SegmotionError(f"{path}: {'not a readable image' if len(data) else 'an empty file, no mask'}")

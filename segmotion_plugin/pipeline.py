@@ -198,8 +198,8 @@ def _report(
     warnings = list(warnings)
     if summary.alpha_images:
         warnings.append(
-            f"{summary.alpha_images} of {len(clip.names)} images are transparent in {100 * summary.alpha_share:.1f} % of their pixels: "
-            "alpha 0 was taken for your own mask and is left out of the reconstruction (save them without alpha to keep all)"
+            f"{summary.alpha_images} of {len(clip.names)} images are transparent in {100 * summary.alpha_share:.1f} % of their "
+            "pixels: alpha 0 was taken for your own mask and is left out (save the images without alpha to keep all)"
         )
     if summary.masked_share > 0.6:
         warnings.append(

@@ -52,10 +52,12 @@ def image_size(path: Path) -> tuple[int, int]:
         SegmotionError: missing, or no image.
     """
     from PIL import Image, UnidentifiedImageError
+    from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH
 
     try:
         with Image.open(path) as image:
-            return image.size
+            tags = getattr(image, "tag_v2", None)  # Pillow gives the size of a TIFF after the turn that its tag asks for
+            return image.size if tags is None else (int(tags[IMAGEWIDTH]), int(tags[IMAGELENGTH]))
     except FileNotFoundError:
         raise SegmotionError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError) as error:
