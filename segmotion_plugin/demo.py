@@ -15,6 +15,7 @@ from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_json, write_png
 from segmotion_plugin.masks import MotionMasks, keep_from_labels
+from segmotion_plugin.ownership import claim
 from segmotion_plugin.progress import Console
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings
 
@@ -61,13 +62,9 @@ def demo(out: Path, frames: int = 30, width: int = 480, seed: int = 0, quiet: bo
 
     if frames < 8 or width < 160:
         raise SegmotionError(f"--frames {frames} --width {width}: the demo needs at least 8 frames of 160 pixels width")
-    out = Path(out)
-    if out.exists() and any(out.iterdir()) and not (out / "demo.json").is_file():
-        raise SegmotionError(f"{out}: this folder holds other content and nothing of it was touched; give --out another one")
+    out = claim(Path(out))
     console = Console(quiet)
     began = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "demo.json", {})
     height = width * 9 // 16 // 2 * 2
     with console.bar("rendering", frames) as update:
         clip = render(scenes.build("demo", seed=seed, num_frames=frames, width=width, height=height), update)

@@ -164,17 +164,18 @@ def at_working_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _write_images(path: Path, space: Workspace, selected: np.ndarray, settings: MaskSettings, console: Console) -> list[str]:
     """Write the selected frames as images/frame_00001.<suffix>: files are copied as they are where every reader takes them."""
-    space.fresh("images")
+    folder = space.staged("images") / "images"
     source = open_source(path, settings.fps)
     wanted = set(selected.tolist())
     names: list[str] = []
     with console.bar("images", len(selected), "images") as update:
         if isinstance(source, ImageFolder):
             for index in selected.tolist():
-                names.append(_place(source.files[index], space.out / "images", len(names) + 1))
+                names.append(_place(source.files[index], folder, len(names) + 1))
                 update(len(names))
         else:
-            _write_video_frames(source, wanted, space.out / "images", names, update)
+            _write_video_frames(source, wanted, folder, names, update)
+    space.publish("images")
     return names
 
 

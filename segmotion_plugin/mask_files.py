@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +110,8 @@ def write_masks(
     """
     sources = [clip.source[i].name for i in clip.selected]
     extra = ExtraMasks(settings.extra_masks, clip.names, sources) if settings.extra_masks else None
-    for name in ("masks", "colmap_masks", "motion/objects"):
-        space.fresh(name)
+    folders = ("masks", "colmap_masks", "motion/objects")
+    fresh = space.staged(*folders)
     name_of = dict(zip(clip.selected.tolist(), clip.names, strict=True))
     radius = settings.dilation(clip.width, clip.height)
     tally = _Tally()
@@ -122,7 +121,7 @@ def write_masks(
     def written(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
         frame, soft, small = item
         labels = empty if frames is None else enlarge(soft, small, clip.width, clip.height)
-        write_png(space.motion / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
+        write_png(fresh / "motion" / "objects" / f"{Path(name_of[frame]).stem}.png", labels)
         masking = labels
         if settings.rest == "keep" and tracks is not None and motion is not None:
             masking = np.where(np.isin(labels, _resting(frame, tracks, motion)), np.uint8(0), labels)
@@ -132,7 +131,7 @@ def write_masks(
         alpha = read_alpha(space.out / "images" / name_of[frame])
         if alpha is not None:
             keep = np.where(alpha > 0, keep, np.uint8(0))
-        write_keep(space.out, name_of[frame], keep)
+        write_keep(fresh, name_of[frame], keep)
         return frame, labels, keep, alpha
 
     with console.bar("masks", len(clip.names)) as update:
@@ -141,6 +140,7 @@ def write_masks(
             if votes is not None:
                 votes.add(frame, labels)
             update(done)
+    space.publish(*folders)
     if votes is not None and motion is not None:
         motion = votes.agree(motion)
     return tally.summary(tracks, motion)
@@ -152,6 +152,8 @@ def rewrite_keep(space: Workspace, extra_masks: Path | None, dilate: float | Non
     names = [entry["name"] for entry in entries]
     objects = MotionMasks(space.motion / "objects", names)
     extra = ExtraMasks(extra_masks, names, [entry["source"] for entry in entries]) if extra_masks is not None else None
+    space.drop_derived()
+    space.redraws()
     for index, name in enumerate(names):
         if dilate is None:
             keep = read_grey(space.out / "masks" / f"{Path(name).stem}.png")
@@ -204,13 +206,6 @@ def _resting(frame: int, tracks: Tracks, motion: TrackMotion) -> np.ndarray:
     active = np.bincount(owner, moving, minlength=len(total))
     rest = (total > 0) & (active < 0.2 * total)
     return np.flatnonzero(rest[1:]) + 1
-
-
-def remove_masks(out: Path) -> None:
-    """Remove `masks_2/`, `masks_4/` … that belong to earlier masks."""
-    for folder in Path(out).glob("masks_*"):
-        if folder.is_dir() and folder.name[6:].isdigit():
-            shutil.rmtree(folder)
 
 
 def check_image_masks(out: Path, names: list[str]) -> None:

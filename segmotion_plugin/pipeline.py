@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,16 @@ from segmotion_plugin.settings import MaskSettings, ReconstructSettings, fingerp
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
+if TYPE_CHECKING:
+    from segmotion_plugin.plan import Plan
+
 # Raise when a change of the code makes stored results of a stage stale.
 _VERSIONS = {"tracks": 7, "features": 1, "motion": 13}
+
+_NOTHING_FOLLOWED = (
+    "no point could be followed from one image to the next, so nothing is known about what moves and nothing is masked; "
+    "photos of a place show motion only where they follow each other like frames of a video"
+)
 
 
 def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict[str, Any]:
@@ -49,8 +57,16 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
 
     frames_key = source_key(source, settings)
     space = Workspace.create(out, source)
+    with space.locked():
+        return _masks(source, frames_key, space, settings, plan, console, meter)
+
+
+def _masks(
+    source: Path, frames_key: str, space: Workspace, settings: MaskSettings, plan: Plan, console: Console, meter: Meter
+) -> dict[str, Any]:
     with meter.measure("frames"):
         clip, warnings = ingest(source, space, settings, console)
+    space.forget("masks")
     keys = {"features": fingerprint(frames_key, _VERSIONS["features"], plan.semantics)}
     # Far motion is followed with the features.
     keys["tracks"] = fingerprint(frames_key, _VERSIONS["tracks"], plan.tracker, settings.seed, keys["features"])
@@ -72,12 +88,18 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
             features = plan.describe(clip, space, keys["features"], console)
         with meter.measure("tracks"):
             tracks = _stored_tracks(space, keys["tracks"], lambda: plan.track(clip, space, features, settings, console))
+        followed = len(tracks) >= 2 and bool(tracks.visible_flat.any())
+        if not followed:
+            warnings.append(_NOTHING_FOLLOWED)
         with meter.measure("motion"):
             motion = _stored_motion(
-                space, keys["motion"], tracks, lambda: plan.classify(clip, space, tracks, features, settings, console)
+                space,
+                keys["motion"],
+                tracks,
+                lambda: plan.classify(clip, space, tracks, features, settings, console) if followed else TrackMotion.static(tracks),
             )
         with meter.measure("masks"):
-            frames = plan.segment(clip, space, tracks, motion, features, settings, console)
+            frames = plan.segment(clip, space, tracks, motion, features, settings, console) if followed else None
             votes = MaskVotes(tracks, clip.scale)
             summary = write_masks(space, clip, settings, console, frames, tracks, motion, votes)
             motion = votes.agree(motion)
@@ -88,8 +110,12 @@ def masks(source: Path, out: Path, settings: MaskSettings | None = None) -> dict
 
         draw(space, clip.names, (clip.fps or 24.0) * len(clip.names) / len(clip), console, summary)
     report = _report(source, settings, plan.names(), clip, meter, summary, warnings)
-    space.forget("reconstruction")
-    _save_report(space, report, fresh=True)
+    if (space.out / "transforms.json").is_file():  # images and masks came out as they were
+        before = read_json(space.motion / "report.json")
+        report |= {key: before[key] for key in ("reconstruction", "reconstruction_warnings", "refinement") if key in before}
+    write_json(space.motion / "report.json", report)
+    space.finish("masks", keys["motion"])
+    space.listed()
     if not settings.keep_work:
         space.remove_work()
         space.forget("frames", "tracks", "features", "motion")
@@ -120,16 +146,22 @@ def reconstruct(
         The report, with `reconstruction: {status, reason, …}`. Where no reconstruction is possible the status is not "ok", masks are
         kept and there is no `transforms.json`.
     """
+    space = Workspace.open(Path(out), write=True)
+    with space.locked():
+        return _reconstruct(space, settings or ReconstructSettings(), extra_masks, dilate, unmasked, Console(quiet))
+
+
+def _reconstruct(
+    space: Workspace, settings: ReconstructSettings, extra_masks: Path | None, dilate: float | None, unmasked: bool, console: Console
+) -> dict[str, Any]:
     from segmotion_plugin.reconstruct.job import reconstruct_folder
 
-    space = Workspace.open(Path(out))
-    console, meter = Console(quiet), Meter()
+    meter = Meter()
     if extra_masks is not None or dilate is not None:
         from segmotion_plugin.mask_files import rewrite_keep
 
         with meter.measure("keep masks"):
             rewrite_keep(space, extra_masks, dilate)
-    settings = settings or ReconstructSettings()
     path = space.motion / "report.json"
     report = read_json(path) if path.is_file() else {"stages": {}, "warnings": []}
     with meter.measure("reconstruction"):
@@ -143,7 +175,8 @@ def reconstruct(
     report["warnings"] = [w for w in report.get("warnings", []) if w not in report.get("reconstruction_warnings", [])] + warnings
     report["reconstruction_warnings"] = warnings
     report.setdefault("stages", {}).update(meter.stages)
-    _save_report(space, report)
+    write_json(path, report)
+    space.listed()
     _tell(console, space, report)
     return report
 
@@ -226,12 +259,6 @@ def _report(
         "seconds_per_frame": round(sum(s["seconds"] for s in meter.stages.values()) / len(clip), 4),
         "warnings": warnings,
     }
-
-
-def _save_report(space: Workspace, report: dict[str, Any], fresh: bool = False) -> None:
-    if fresh:
-        report.pop("reconstruction", None)
-    write_json(space.motion / "report.json", report)
 
 
 def _tell(console: Console, space: Workspace, report: dict[str, Any]) -> None:

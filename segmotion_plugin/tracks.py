@@ -261,6 +261,12 @@ class TrackMotion:
         if len(self.moving_flat) != len(tracks.xy_flat):
             raise SegmotionError(f"{len(tracks.xy_flat)} observations need as many flags, got {len(self.moving_flat)}")
 
+    @classmethod
+    def static(cls, tracks: Tracks) -> TrackMotion:
+        """Nothing moves."""
+        none = np.zeros(len(tracks))
+        return cls(tracks, none, np.zeros(len(tracks.xy_flat), bool), none)
+
     @property
     def moving(self) -> np.ndarray:
         """N×T bool, moving at that frame."""

@@ -100,13 +100,16 @@ def test_a_destination_with_content_is_left_alone_until_told_otherwise(posed, tm
     (dest / "more.txt").write_text("mine")
     with pytest.raises(SegmotionError, match="--overwrite"):
         export(posed, "davis", dest)
-    assert (dest / "more.txt").is_file()
+    with pytest.raises(SegmotionError, match="more.txt: not written by Segmotion"):
+        export(posed, "davis", dest, overwrite=True)
+    assert (dest / "more.txt").is_file() and (dest / "trajectory.txt").is_file()
+    (dest / "more.txt").unlink()
     export(posed, "davis", dest, overwrite=True)
     assert not (dest / "trajectory.txt").exists() and (dest / "JPEGImages").is_dir()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
-    with pytest.raises(SegmotionError, match="Nothing of it was touched"):
+    with pytest.raises(SegmotionError, match="nothing was touched"):
         export(posed, "tum", foreign, overwrite=True)
     assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
 

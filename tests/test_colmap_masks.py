@@ -72,12 +72,20 @@ def test_own_masks_are_combined_with_what_moves(walker_clip, walker_folder, tmp_
 
 def test_masks_that_are_there_stay_unless_told_otherwise(rig, tmp_path):
     write_png(tmp_path / "masks" / "mine.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(SegmotionError, match="--overwrite"):
-        write_image_masks(rig, tmp_path / "masks", ONLY_OWN)
+    for overwrite in (False, True):
+        with pytest.raises(SegmotionError, match="nothing was touched"):
+            write_image_masks(rig, tmp_path / "masks", ONLY_OWN, overwrite=overwrite)
     assert [p.name for p in (tmp_path / "masks").iterdir()] == ["mine.png"]
-    write_image_masks(rig, tmp_path / "masks", ONLY_OWN, overwrite=True)
-    assert not (tmp_path / "masks" / "mine.png").exists()
-    assert (read_grey(tmp_path / "masks" / "left" / "8.png.png") == 255).all()
+    write_image_masks(rig, tmp_path / "ours", ONLY_OWN)
+    with pytest.raises(SegmotionError, match="--overwrite"):
+        write_image_masks(rig, tmp_path / "ours", ONLY_OWN)
+    (tmp_path / "ours" / "left" / "8.png.png").unlink()
+    write_image_masks(rig, tmp_path / "ours", ONLY_OWN, overwrite=True)
+    assert (read_grey(tmp_path / "ours" / "left" / "8.png.png") == 255).all()
+    write_png(tmp_path / "ours" / "left" / "8.png.png", np.zeros((180, 320), np.uint8))  # painted by hand
+    with pytest.raises(SegmotionError, match="8.png.png: changed since Segmotion wrote it"):
+        write_image_masks(rig, tmp_path / "ours", ONLY_OWN, overwrite=True)
+    assert (read_grey(tmp_path / "ours" / "left" / "8.png.png") == 0).all()
 
 
 def test_a_mask_of_another_size_is_refused_and_nothing_is_written(rig, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from segmotion_4d.readers.mask_folder import MaskFolder, MaskFormat
 from segmotion_4d.readers.tapip3d_tracks import read_tracks
 from segmotion_plugin.clip import Clip
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.files import write_json
-from segmotion_plugin.ingest import ingest
-from segmotion_plugin.mask_files import draw, remove_masks, write_masks
+from segmotion_plugin.files import read_json, write_json
+from segmotion_plugin.ingest import ingest, source_key
+from segmotion_plugin.mask_files import draw, write_masks
 from segmotion_plugin.progress import Console, Meter
-from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.settings import MaskSettings, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
@@ -66,20 +65,44 @@ def import_results(
         raise SegmotionError("--masks and --masks-format belong together: the polarity of masks cannot be told from looking at them")
     source, out = Path(source), Path(out)
     console, meter = Console(settings.quiet), Meter()
-    fresh = not out.exists() or not any(out.iterdir())
+    frames_key = source_key(source, settings)
     space = Workspace.create(out, source)
+    with space.locked():
+        _import(source, space, frames_key, masks, masks_format, tracks, settings, console, meter)
+    if reconstruct:
+        from segmotion_plugin import pipeline
+
+        return pipeline.reconstruct(out, quiet=settings.quiet)
+    report = read_json(space.motion / "report.json")
+    for warning in report["warnings"]:
+        console.say(f"warning: {warning}")
+    return report
+
+
+def _import(
+    source: Path,
+    space: Workspace,
+    frames_key: str,
+    masks: Path | None,
+    masks_format: MaskFormat | None,
+    tracks: Path | None,
+    settings: MaskSettings,
+    console: Console,
+    meter: Meter,
+) -> None:
+    fresh = not space.state["stages"]
     try:
         with meter.measure("frames"):
             clip, warnings = ingest(source, space, settings, console)
         folder = MaskFolder(masks, masks_format, clip) if masks is not None and masks_format is not None else None
         given = read_tracks(tracks, len(clip), clip.width, clip.height) if tracks is not None else None
         with meter.measure("masks and tracks"):
-            frames, full, motion = _complete(clip, space, settings, console, folder, given)
+            space.forget("masks")
+            frames, full, motion = _complete(clip, space, frames_key, settings, console, folder, given)
             summary = write_masks(space, clip, settings, console, frames, full, motion)
-            remove_masks(out)
     except SegmotionError:
         if fresh:
-            shutil.rmtree(out, ignore_errors=True)
+            space.undo()
         raise
     save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
     with meter.measure("pictures"):
@@ -105,19 +128,20 @@ def import_results(
         "warnings": warnings,
     }
     write_json(space.motion / "report.json", report)
+    space.finish("masks", fingerprint(frames_key, "imported"))
+    space.listed()
     space.remove_work()
     space.forget("frames", "tracks", "features", "motion")
-    if reconstruct:
-        from segmotion_plugin import pipeline
-
-        return pipeline.reconstruct(out, quiet=settings.quiet)
-    for warning in warnings:
-        console.say(f"warning: {warning}")
-    return report
 
 
 def _complete(
-    clip: Clip, space: Workspace, settings: MaskSettings, console: Console, folder: MaskFolder | None, given: Tracks | None
+    clip: Clip,
+    space: Workspace,
+    frames_key: str,
+    settings: MaskSettings,
+    console: Console,
+    folder: MaskFolder | None,
+    given: Tracks | None,
 ) -> tuple[Iterable[tuple[int, np.ndarray, np.ndarray]], Tracks, TrackMotion]:
     """Soft masks and object ids per image, tracks in the images' pixels, and their motion; what was not given is computed."""
     from segmotion_plugin.presets import resolve
@@ -125,7 +149,7 @@ def _complete(
     if folder is not None and given is not None:
         return _selected(folder, clip), given, motion_from_masks(given, folder)
     plan = resolve(settings)
-    features = plan.describe(clip, space, "imported", console)
+    features = plan.describe(clip, space, fingerprint(frames_key, "imported", plan.semantics), console)
     own = plan.track(clip, space, features, settings, console)  # also leaves the flow that masks are cut with
     if folder is not None:
         tracks = _scaled(own, clip.scale)

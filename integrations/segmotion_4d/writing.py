@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.ownership import contains, staged_folder
 
 RECORD = "segmotion_export.json"
 
@@ -30,34 +30,10 @@ def destination(dest: Path, out: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         SegmotionError: `dest` has content, or lies in `out` or around it.
     """
-    dest, source = Path(dest), Path(out).resolve()
-    target = dest.resolve()
-    if target == source or source in target.parents or target in source.parents:
+    if contains(out, dest) or contains(dest, out):
         raise SegmotionError(f"{dest}: an export cannot lie in the processed folder or around it; give another destination")
-    if dest.is_dir() and any(dest.iterdir()):
-        if not overwrite:
-            raise SegmotionError(
-                f"{dest}: this folder has content; give another destination, or --overwrite to replace an earlier export"
-            )
-        if not (dest / RECORD).is_file():
-            raise SegmotionError(
-                f"{dest}: --overwrite replaces earlier exports only, and this folder holds something else ({RECORD} is missing).\n"
-                "Nothing of it was touched; give another destination."
-            )
-    elif dest.exists() and not dest.is_dir():
-        raise SegmotionError(f"{dest}: this is a file; give a folder for the export")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with staged_folder(dest, overwrite) as folder:
+        yield folder
 
 
 def link(source: Path, target: Path) -> None:

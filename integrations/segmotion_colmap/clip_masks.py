@@ -14,6 +14,7 @@ import numpy as np
 from segmotion_plugin.clip import IMAGE_SUFFIXES, natural_key, read_rgb
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.masks import read_grey
+from segmotion_plugin.ownership import MANIFEST
 from segmotion_plugin.settings import MaskSettings
 
 
@@ -88,7 +89,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Images in a folder and its sub-folders, folder by folder, in natural order (frame2 before frame10); hidden ones left out.
+    """Images in a folder and its sub-folders, folder by folder, in natural order (frame2 before frame10).
+
+    Hidden ones are left out, and sub-folders that we wrote: masks beside their images are no images.
 
     Raises:
         SegmotionError: there is none.
@@ -96,13 +99,10 @@ def list_images(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise SegmotionError(f"{folder}: no such folder of images")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    ]
+    found = []
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not (Path(here) / name / MANIFEST).is_file()]
+        found += [Path(here) / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise SegmotionError(f"{folder}: no images in this folder or below; expected files named {', '.join(sorted(IMAGE_SUFFIXES))}")
     return sorted(found, key=lambda p: (natural_key(p.parent.relative_to(folder).as_posix()), natural_key(p.name), p.name))

@@ -24,7 +24,7 @@ class Masks:
     order: Literal["auto", "sequence", "unordered"] = "auto"
     """Whether the images of a folder follow each other in time; auto looks whether neighbours show the same picture moved a little."""
     overwrite: bool = False
-    """Replace masks that are there."""
+    """Replace masks that this command made there; nothing else is ever replaced."""
     motion_dir: Path | None = None
     """Folder for tracks, object ids, report and overview of every clip."""
     mask: Annotated[MaskSettings, tyro.conf.arg(name="")] = field(default_factory=MaskSettings)
@@ -126,14 +126,16 @@ class Undistort:
     """Folder of the new masks: COLMAP's StereoFusion.mask_path."""
     undistorted: Path | None = None
     """Model that image_undistorter wrote (dense/sparse); without it, its default options are assumed."""
+    overwrite: bool = False
+    """Replace masks that this command made there."""
 
     def main(self) -> int:
         """Run it."""
         from segmotion_colmap.undistort import undistort_masks
+        from segmotion_plugin.ownership import staged_folder
 
-        if self.output.exists() and any(self.output.iterdir()):
-            raise SegmotionError(f"{self.output}: this folder holds files already; give another one")
-        names = undistort_masks(self.model, self.masks, self.output, self.undistorted)
+        with staged_folder(self.output, self.overwrite) as folder:
+            names = undistort_masks(self.model, self.masks, folder, self.undistorted)
         print(f"{len(names)} masks in {self.output}")
         print(f"next: colmap stereo_fusion … --StereoFusion.mask_path {shlex.quote(str(self.output))}")
         return 0

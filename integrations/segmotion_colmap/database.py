@@ -6,7 +6,10 @@ own when it opens them).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from segmotion_plugin.masks import read_brought_keep
 
 # COLMAP's kMaxNumImages: pair_id = image_id1 · this + image_id2, with image_id1 < image_id2.
 _PAIR_BASE = 2147483647
+_PATIENCE = 3.0  # seconds that a database in use is waited for
 
 
 @dataclass
@@ -59,6 +63,11 @@ def _connect(database: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("SELECT image_id, rows, cols, data FROM keypoints LIMIT 1").fetchall()
             connection.execute("SELECT camera_id, width, height FROM cameras LIMIT 1").fetchall()
         except sqlite3.DatabaseError as error:
+            if Path(f"{database}-journal").exists():
+                raise SegmotionError(
+                    f"{database}: a program ended while it was writing ({Path(database).name}-journal is still there); "
+                    "open it once with COLMAP, which takes the unfinished change back, and run this again"
+                ) from None
             raise SegmotionError(f"{database}: not a COLMAP database ({error})") from None
         yield connection
 
@@ -156,7 +165,16 @@ def filter_database(
         SegmotionError: no database, or a mask is missing or has another size than its camera.
     """
     report = FilterReport(emptied=[])
-    with atomic_path(output) as temporary:
+    if Path(output).exists() and not os.path.samefile(database, output):
+        raise SegmotionError(f"{output}: exists already; give another --output, or --in-place to replace the input")
+    # In place the copy is made elsewhere, and SQLite itself puts it back: other programs may have the database open.
+    in_place = Path(output).exists()
+    with contextlib.ExitStack() as stack:
+        if in_place:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".segmotion-", dir=Path(output).resolve().parent))
+            temporary = Path(folder) / "database.db"
+        else:
+            temporary = stack.enter_context(atomic_path(output))
         with _connect(database) as source, closing(sqlite3.connect(temporary)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
@@ -170,7 +188,28 @@ def filter_database(
             report.verified_with = _verify(temporary, pairs, verify, of_colmap_4, colmap_cmd)
         with closing(sqlite3.connect(temporary)) as copy:
             copy.execute("PRAGMA journal_mode=DELETE")  # all into the one file, which is about to get its name
+        if in_place:
+            _put_back(temporary, Path(output))
     return report
+
+
+def _put_back(copy: Path, database: Path) -> None:
+    """Replace the content of a database in one transaction, with its write-ahead log if it has one.
+
+    Raises:
+        SegmotionError: another program is writing it; it was left as it is.
+    """
+    try:
+        with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(database, timeout=_PATIENCE)) as target:
+            if target.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                source.execute("PRAGMA journal_mode=WAL")
+            target.execute("BEGIN IMMEDIATE")  # says at once that it is locked, which a backup would wait for without end
+            target.rollback()
+            source.backup(target)
+    except sqlite3.OperationalError as error:
+        raise SegmotionError(
+            f"{database}: another program is using it ({error}), so it was left as it is; close that program, or give --output"
+        ) from None
 
 
 def _matrix(data: bytes | None, rows: int, columns: int, kind: type) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from segmotion_colmap.clip_masks import clips_of, find_masks, list_images, looks
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_json, write_png
 from segmotion_plugin.masks import read_brought_keep
+from segmotion_plugin.ownership import check_target, contains, staged_folder
 from segmotion_plugin.settings import MaskSettings
 
 Order = Literal["auto", "sequence", "unordered"]
@@ -64,13 +66,21 @@ def write_image_masks(
     settings.check()
     paths = list_images(images)
     names = [path.relative_to(images).as_posix() for path in paths]
-    if masks.exists() and any(masks.iterdir()) and not overwrite:
-        raise SegmotionError(f"{masks}: this folder holds files already; --overwrite replaces them, or give another folder")
+    motion = None if motion is None else Path(motion)
+    for target, what in ((masks, "the masks"), (motion, "--motion-dir")):
+        if target is not None and contains(target, images):
+            raise SegmotionError(f"{target}: {what} cannot lie where the images are or around them; give another folder")
+    if motion is not None and (contains(motion, masks) or contains(masks, motion)):
+        raise SegmotionError(f"{motion}: --motion-dir and the folder of the masks cannot contain each other; give another folder")
+    for target in (masks, motion):
+        if target is not None:
+            check_target(target, overwrite)
     extra = OwnMasks(settings.extra_masks, names) if settings.extra_masks else None
-    masks.parent.mkdir(parents=True, exist_ok=True)
     result = ImageMasks(names, [0.0] * len(names), [])
-    with tempfile.TemporaryDirectory(prefix=".segmotion-", dir=masks.parent) as scratch:
-        fresh = Path(scratch) / "masks"
+    with contextlib.ExitStack() as stack:
+        fresh = stack.enter_context(staged_folder(masks, overwrite))
+        fresh_motion = None if motion is None else stack.enter_context(staged_folder(motion, overwrite))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".segmotion-", dir=fresh.parent))
         for number, members in enumerate(clips_of(paths)):
             clip_paths = [paths[i] for i in members]
             folder = clip_paths[0].parent.relative_to(images).as_posix()
@@ -88,12 +98,9 @@ def write_image_masks(
                     keep = extra.combine(names[index], keep)
                 result.masked_share[index] = float((keep == 0).mean())
                 write_png(fresh / f"{names[index]}.png", keep)
-            if motion is not None:
-                _keep_motion(clip.folder / "motion", Path(motion) / folder, [names[i] for i in members], clip.names, overwrite)
+            if fresh_motion is not None:
+                _keep_motion(clip.folder / "motion", fresh_motion / folder, [names[i] for i in members], clip.names)
             shutil.rmtree(Path(scratch) / str(number), ignore_errors=True)
-        if masks.exists():
-            shutil.rmtree(masks)
-        fresh.rename(masks)
     heavy = [name for name, share in zip(names, result.masked_share, strict=True) if share > 0.8]
     if heavy:
         result.warnings.append(
@@ -102,16 +109,10 @@ def write_image_masks(
     return result
 
 
-def _keep_motion(source: Path, target: Path, names: list[str], clip_names: list[str], overwrite: bool) -> None:
+def _keep_motion(source: Path, target: Path, names: list[str], clip_names: list[str]) -> None:
     from segmotion_plugin.files import read_json
 
-    if target.exists() and any(target.iterdir()):
-        if not overwrite:
-            raise SegmotionError(f"{target}: this folder holds files already; --overwrite replaces them, or give another --motion-dir")
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target)
-    (target / "state.json").unlink(missing_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.json", "files.json"))
     frames = read_json(target / "frames.json")
     source_of = dict(zip(clip_names, names, strict=True))
     for entry in frames["images"]:

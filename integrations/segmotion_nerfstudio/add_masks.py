@@ -33,7 +33,7 @@ def add_masks(
         settings: how what moves is found; `extra_masks` are masks of the user, named like the images.
         order: whether the images of a folder follow each other in time; auto looks at them.
         rerun_sfm: find the cameras anew with pycolmap on what the masks leave. The old file is kept as `transforms.before.json`.
-        overwrite: replace masks that are there.
+        overwrite: replace the `mask_path` that frames have of other masks; mask files that are not ours are never replaced.
 
     Returns:
         images, masked_share, warnings, and `reconstruction` with `rerun_sfm`.
@@ -123,7 +123,7 @@ def _check(root: Path, transforms: Path, meta: dict[str, Any], paths: list[Path]
         raise SegmotionError(f"{transforms}: equirectangular pictures cannot be masked; cut them into perspective views first")
     if rerun_sfm and {path.parent for path in paths} != {root / "images"}:
         raise SegmotionError(f"{transforms}: --rerun-sfm needs all images in {root / 'images'}; leave it out to add masks alone")
-    placing.check_free(root, overwrite, "--overwrite")
+    placing.check_free(root)
     if not overwrite and not (root / "motion" / "report.json").is_file() and any("mask_path" in frame for frame in meta["frames"]):
         raise SegmotionError(
             f"{transforms}: frames have a mask_path already; --overwrite replaces it "

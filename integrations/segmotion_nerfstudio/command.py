@@ -79,7 +79,7 @@ class AddMasks:
     order: Literal["auto", "sequence", "unordered"] = "auto"
     """Whether the images of a folder follow each other in time; auto looks whether neighbours show the same picture moved a little."""
     overwrite: bool = False
-    """Replace masks that are there."""
+    """Replace the mask_path that frames have of other masks (mask files that are not ours are never replaced)."""
     mask: Annotated[MaskSettings, tyro.conf.arg(name="")] = field(default_factory=MaskSettings)
 
     def main(self) -> int:

@@ -43,8 +43,6 @@ class MotionMaskOptions:
     """Weight file of the tracker."""
     motion_mask_seed: int = 0
     """Seed of everything random in the motion masks."""
-    motion_mask_overwrite: bool = False
-    """Replace masks in the output directory that were not made by this command."""
 
     def mask_settings(self, target_frames: int | None = None, unordered: bool = False) -> MaskSettings:
         """The settings of the mask pipeline. Extra masks are left out: they are joined by the names of the dataset."""

@@ -15,7 +15,10 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.extra_masks import ExtraMasks
 from segmotion_plugin.files import read_json, write_json, write_png
 from segmotion_plugin.masks import read_grey, write_keep
+from segmotion_plugin.ownership import Manifest
+from segmotion_plugin.workspace import MADE_MASKS
 
+_PICTURES = r"images(_\d+)?/frame_(train_|eval_)?\d+\.png"
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels."""
 
@@ -35,18 +38,35 @@ class DatasetClip:
     masks: ClipMasks
 
 
-def check_free(out: Path, overwrite: bool, flag: str) -> None:
-    """Refuse to replace masks that somebody else made.
+def check_free(out: Path) -> None:
+    """Refuse to replace masks that somebody else made, or changed.
 
     Raises:
-        SegmotionError: `out` has masks, and no report of ours beside them.
+        SegmotionError: names the first file that is not ours.
     """
-    if overwrite or (Path(out) / "motion" / "report.json").is_file():
-        return
-    for name in ("masks", "colmap_masks", "motion"):
-        folder = Path(out) / name
-        if folder.is_dir() and any(folder.iterdir()):
-            raise SegmotionError(f"{folder}: this folder is there already and was not made by this command; {flag} replaces it")
+    manifest = Manifest(out)
+    # Datasets of 0.1.0 have no manifest; their report says that the masks are ours.
+    adopted = MADE_MASKS if not manifest.known and (Path(out) / "motion" / "report.json").is_file() else None
+    manifest.check(*_mask_folders(out), adopted=adopted, advice="move it elsewhere; --extra-masks combines masks of yours with ours")
+
+
+def remove_images(out: Path, names: Sequence[str]) -> None:
+    """Remove folders of pictures that we took from a video earlier.
+
+    Raises:
+        SegmotionError: they hold others; nothing was touched.
+    """
+    manifest = Manifest(out)
+    manifest.check(*names, advice="move it elsewhere, or give another --output-dir")
+    manifest.begin(_PICTURES, _PICTURES)
+    for name in names:
+        if (Path(out) / name).is_dir():
+            shutil.rmtree(Path(out) / name)
+
+
+def _mask_folders(out: Path) -> list[str]:
+    names = ["masks", "colmap_masks", "motion"]
+    return names + sorted(p.name for p in Path(out).glob("masks_*") if p.name[6:].isdigit())
 
 
 def circle(width: int, height: int, share: float) -> np.ndarray | None:
@@ -68,6 +88,7 @@ def place(
     radius_share: float = 1.0,
     downscales: int = 0,
     box: Box | None = None,
+    images: Sequence[str] = (),
 ) -> float:
     """Write `masks/`, `masks_2/` …, `colmap_masks/` and `motion/` of a dataset, replacing what is there.
 
@@ -79,6 +100,7 @@ def place(
         radius_share: see `circle`.
         downscales: how many times masks are halved, nearest pixel; a copy has the size of its image in `images_2/` ….
         box: part of the pictures that the dataset shows.
+        images: folders of pictures that are ours, too: taken from a video, not given by the user.
 
     Returns:
         Share of masked pixels.
@@ -113,19 +135,14 @@ def place(
             _move_motion(clip, fresh / "motion" if number == 1 else fresh / "motion" / f"clip_{number}", box)
         stages = {"images": {"key": "nerfstudio", "info": {"names": clips[0].names}}}
         write_json(fresh / "motion" / "state.json", {"made_by": "segmotion", "stages": stages})
-        remove_masks(out)
-        for folder in fresh.iterdir():
-            folder.rename(Path(out) / folder.name)
+        check_free(out)  # finding the masks may have taken hours
+        manifest, made = Manifest(out), sorted(path.name for path in fresh.iterdir())
+        for name in _mask_folders(out):
+            if name not in made:
+                shutil.rmtree(Path(out) / name)
+        manifest.swap_in(fresh, *made)
+        manifest.finish(*made, *images)
     return area / max(total, 1)
-
-
-def remove_masks(out: Path) -> None:
-    """Remove `masks/`, `masks_2/` …, `colmap_masks/` and `motion/`."""
-    folders = [Path(out) / name for name in ("masks", "colmap_masks", "motion")]
-    folders += [p for p in Path(out).glob("masks_*") if p.name[6:].isdigit()]
-    for folder in folders:
-        if folder.is_dir():
-            shutil.rmtree(folder)
 
 
 def cut(image: np.ndarray, box: Box | None) -> np.ndarray:

@@ -46,10 +46,11 @@ class _Motion(MotionMaskOptions, ColmapConverterToNerfstudioDataset):
         self._clips: list[placing.DatasetClip] = []
         self._ordered = True
         self._placed = False
+        self._own_images: list[str] = []
         if self.motion_mask:
             self._refuse()
             self.mask_settings()
-            placing.check_free(self.output_dir, self.motion_mask_overwrite, "--motion-mask-overwrite")
+            placing.check_free(self.output_dir)
         self._binary = self._find_tool()
         self._stock_matching()
         try:
@@ -178,6 +179,7 @@ class _Motion(MotionMaskOptions, ColmapConverterToNerfstudioDataset):
                 radius_share=self.percent_radius_crop,  # type: ignore[attr-defined]
                 downscales=0 if self.skip_image_processing else self.num_downscales,
                 box=self._box(),
+                images=self._own_images,
             )
         for warning in dict.fromkeys(w for clip in self._clips for w in clip.masks.report["warnings"]):
             CONSOLE.log(f"[bold yellow]Warning: {warning}", markup=True)
@@ -298,8 +300,8 @@ class MotionVideo(_Motion, VideoToNerfstudioDataset):  # type: ignore[misc]
         from segmotion_plugin import pipeline
         from segmotion_plugin.ingest import load_frames_json
 
-        for folder in [self.image_dir, *(Path(f"{self.image_dir}_{2**i}") for i in range(1, self.num_downscales + 1))]:
-            shutil.rmtree(folder, ignore_errors=True)
+        self._own_images = [self.image_dir.name, *(f"{self.image_dir.name}_{2**i}" for i in range(1, self.num_downscales + 1))]
+        placing.remove_images(self.output_dir, self._own_images)
         sets = [(self.data, "frame_train_" if self.eval_data is not None else "frame_")]
         if self.eval_data is not None:
             sets.append((self.eval_data, "frame_eval_"))

@@ -119,6 +119,8 @@ def _cuts(likeness: csr_matrix, weight: np.ndarray, least: float) -> Iterator[np
     n = likeness.shape[0]
     degree = np.asarray(likeness.sum(axis=1)).ravel() + 1e-9
     scale = diags(degree**-0.5)
+    if n < 3 or not likeness.nnz:  # nothing to cut, and ARPACK would begin with a vector that it calls zero
+        return
     try:
         values, vectors = eigsh(scale @ likeness @ scale, k=min(_VECTORS + 1, n - 1), which="LA", v0=np.ones(n), maxiter=400, tol=1e-3)
     except ArpackNoConvergence as error:

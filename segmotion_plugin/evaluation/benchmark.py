@@ -12,6 +12,7 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation.report import markdown_table
 from segmotion_plugin.files import read_json, write_json, write_text
+from segmotion_plugin.ownership import claim
 
 Stages = Mapping[str, Mapping[str, float]]
 """Per stage `seconds` and `peak_memory_mb`, as a report's `stages`."""
@@ -48,7 +49,7 @@ def evaluate_benchmarks(
     """
     if not reports and not frames:
         raise SegmotionError("a benchmark needs reports to tabulate or numbers of frames to try")
-    out = Path(out)
+    out = claim(Path(out))
     result: dict[str, Any] = {}
     parts = ["# Seconds and memory per stage\n"]
     if reports:

@@ -21,6 +21,7 @@ from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, worst_
 from segmotion_plugin.evaluation.scoring import cached, predict_labels, result_line, score_sequence
 from segmotion_plugin.files import write_json, write_npz, write_png
 from segmotion_plugin.masks import keep_from_labels
+from segmotion_plugin.ownership import claim
 from segmotion_plugin.settings import MaskSettings
 
 Reconstruct = Callable[[Path, "Path | None", Path], "Cameras | None"]
@@ -74,14 +75,14 @@ def evaluate_rendered(
     """
     from segmotion_plugin.simulation import scenes as worlds
 
-    out, seeds = Path(out), list(seeds)
+    seeds = list(seeds)
     names = list(worlds.NAMES) if scenes is None else list(scenes)
     unknown = [name for name in names if name not in worlds.NAMES]
     if unknown:
         raise SegmotionError(f"no scenes named {', '.join(unknown)}; there are: {', '.join(worlds.NAMES)}")
     if not seeds or not names:
         raise SegmotionError("an evaluation on rendered worlds needs at least one type of scene and one seed")
-    size = (num_frames, width, height)
+    out, size = claim(Path(out)), (num_frames, width, height)
     evaluations = []
     for method in methods:
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

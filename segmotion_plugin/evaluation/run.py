@@ -15,6 +15,7 @@ from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share
 from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, summary_rows, worst_frames, write_report
 from segmotion_plugin.evaluation.scoring import cached, predict_labels, result_line, score_sequence
+from segmotion_plugin.ownership import claim
 
 DAVIS_COLUMNS = (
     "J", "F", "JF", "static_masked", "mover_missed", "seconds_per_frame", "cpu_seconds_per_frame", "share_masked", "share_truth",
@@ -57,13 +58,13 @@ def evaluate_davis(
     Raises:
         SegmotionError: data that cannot be read, or masks that do not fit.
     """
-    out = Path(out)
     several = [roots] if isinstance(roots, Path | str) else list(roots)
     if every < 1:
         raise SegmotionError(f"every must be 1 or more, got {every}")
     found = rooted_sequences(several, sequences, resolution=resolution, annotations=annotations)
     place = [sum(other == root for other, _ in found[:index]) for index, (root, _) in enumerate(found)]
     found = [pair for pair, number in zip(found, place, strict=True) if number % every == 0]
+    out = claim(Path(out))
     evaluations = []
     for method in methods:
         rows, scored = [], []
@@ -121,10 +122,10 @@ def evaluate_static(
     Raises:
         SegmotionError: no images in a folder, two clips of one name, or masks that do not fit.
     """
-    out = Path(out)
     folders = {_clip_name(Path(clip)): _images_of(Path(clip)) for clip in clips}
     if len(folders) != len(clips):
         raise SegmotionError("two of the static clips have the same name; name their folders apart")
+    out = claim(Path(out))
     evaluations = []
     for method in methods:
         rows = []

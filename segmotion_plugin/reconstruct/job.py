@@ -11,13 +11,11 @@ import numpy as np
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.ingest import load_frames_json
-from segmotion_plugin.mask_files import check_image_masks, remove_masks
+from segmotion_plugin.mask_files import check_image_masks
 from segmotion_plugin.progress import Console
 from segmotion_plugin.settings import ReconstructSettings
 from segmotion_plugin.workspace import Workspace
 
-# What a failed or repeated reconstruction must not leave behind.
-_RESULTS = ("transforms.json", "sparse_pc.ply", "motion/tracks_3d.npz")
 _STEPS = {"features": "images", "matches": "pairs", "mapping": "images"}
 
 
@@ -39,9 +37,6 @@ def reconstruct_folder(
     frames = load_frames_json(out)
     names = [entry["name"] for entry in frames["images"]]
     check_image_masks(out, names)
-    for name in _RESULTS:
-        (out / name).unlink(missing_ok=True)
-    remove_masks(out)
     video = all(entry["source"] == frames["images"][0]["source"] for entry in frames["images"])
     ordered = video or len(frames["shots"]) < len(names)
     options = SfmOptions(
@@ -55,11 +50,14 @@ def reconstruct_folder(
     )
     progress = _Bars(console)
     with progress:
-        result = sfm.reconstruct(out / "images", None if unmasked else out / "colmap_masks", out / "colmap", options, progress.update)
+        work = space.staged("colmap") / "colmap"
+        result = sfm.reconstruct(out / "images", None if unmasked else out / "colmap_masks", work, options, progress.update)
+    if result.status != "ok":
+        shutil.rmtree(work / "sparse", ignore_errors=True)
+    space.publish("colmap")
     figures = result.to_dict()
     warnings = list(result.warnings)
     if result.status != "ok":
-        shutil.rmtree(out / "colmap" / "sparse", ignore_errors=True)
         warnings.append(f"no reconstruction: {result.reason}. The masks are kept; there is no transforms.json.")
         return figures, warnings
     share = result.images_registered / result.images_total

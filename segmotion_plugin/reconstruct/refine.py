@@ -142,6 +142,7 @@ def refine(
         if not dropped:
             break
         radius = MaskSettings(dilate=dilate).dilation(cameras.width, cameras.height)
+        space.redraws()
         freed = _unmask(space, names, dropped, radius, extra)
         _call_static(space.motion / "tracks.npz", dropped)
         tracks, motion, _ = load_tracks(space.motion / "tracks.npz")

@@ -20,6 +20,8 @@ from segmotion_plugin.boxes import Box, box_around
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.far import beginnings, lost, missed_at_rest, unlike
 
+_QUANTILES = np.linspace(0.1, 0.9, 9)  # of the grey levels, by which two exposures are compared
+_ALIKE = 0.12  # logarithm of a gain: what moves into the picture changes its brightness by less from frame to frame
 _WORSE = 4  # grey levels by which a flow must explain a place worse to be replaced there although it comes home
 
 _Flows: TypeAlias = tuple[np.ndarray, np.ndarray]  # of a pair of frames: two images, or flow forward and backward
@@ -131,7 +133,8 @@ def pair_flows(
         looked: deque[_Pair] = deque()
         for frame in range(start + 1, stop):
             following = cv2.cvtColor(frames[frame], cv2.COLOR_RGB2GRAY)
-            waiting.append((frame - 1, grey, following, submit(grey, following)))
+            alike = as_exposed(following, grey)
+            waiting.append((frame - 1, grey, alike, submit(grey, alike)))
             if len(waiting) > 1:
                 looked.append(looked_at(*waiting.popleft()))
             if len(looked) > 1:
@@ -168,6 +171,18 @@ class _Pair:
             ):
                 _replace(seen, flow, mask, where, task.result(), box)
         return self.flows
+
+
+def as_exposed(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """An H×W uint8 grey image as bright as another of its size; itself where both are about equally bright.
+
+    Flow compares grey levels: a camera that sets its exposure anew, or a flickering lamp, would leave it nothing to follow.
+    """
+    here, there = (np.quantile(grey[::4, ::4], _QUANTILES) for grey in (image, like))
+    gain = float(here @ there / max(here @ here, 1e-6))
+    if here.max() < 1 or abs(np.log(max(gain, 1e-6))) < _ALIKE:
+        return image
+    return np.clip(np.round(image * np.float32(gain)), 0, 255).astype(np.uint8)
 
 
 def _halved(images: _Flows, flows: _Flows) -> tuple[_Flows, _Flows]:

@@ -21,6 +21,7 @@ from segmotion_plugin.evaluation.tracks import best_f1, track_truth
 from segmotion_plugin.files import write_text
 from segmotion_plugin.motion.classifier import classify, geometric_scores, merged_logits
 from segmotion_plugin.motion.model import Calibration, ModelConfig, TrajectoryTransformer, load_weights
+from segmotion_plugin.ownership import claim
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.simulation.world import World
 from segmotion_plugin.simulation.worlds import random_world
@@ -146,6 +147,7 @@ def main(config: AblationConfig) -> str:
     held_out = held_out_clips(Path(config.clips) / "held_out", config.tracks, config.seed)
     if len(held_out) < 2:
         raise SegmotionError(f"{config.clips}: fewer than two held-out clips; 'segmotion train' makes them")
+    out = claim(Path(config.out))
     fitting, sets = held_out[::2], {"held-out simulation": held_out[1::2]}
     if config.twins > 0:
         sets["parked twins"] = list(twin_clips(config.twins, config.tracks, config.seed))
@@ -172,7 +174,7 @@ def main(config: AblationConfig) -> str:
             model, calibration = _trained(config, name, shape, fitting)
             rows[name] = _model_scorer(model, calibration, config.seed)
     table = _table(rows, sets, thresholds)
-    write_text(Path(config.out) / "ablation.md", table)
+    write_text(out / "ablation.md", table)
     return table
 
 

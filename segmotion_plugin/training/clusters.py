@@ -18,6 +18,7 @@ from segmotion_plugin.motion.cluster_channels import AROUND, CHANNELS, POOLED
 from segmotion_plugin.motion.cluster_model import DEFAULT_WEIGHTS, LARGEST, ClusterModel, judged_clusters
 from segmotion_plugin.motion.clusters import Block
 from segmotion_plugin.motion.model import load_weights
+from segmotion_plugin.ownership import claim
 from segmotion_plugin.simulation.render import render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.simulation.world import World
@@ -235,7 +236,7 @@ def main(config: ClusterConfig) -> str:
         SegmotionError: too few clips, or none of them has clusters of both kinds.
     """
     torch.set_num_threads(config.threads)
-    out = Path(config.out)
+    out = claim(Path(config.out))
     folder = out / "clusters"
     first = _SEEDS + config.seed * 1_000_000
     seeds = [seed for seed in range(first, first + config.clips) if not clip_path(folder, seed).exists()]
@@ -249,7 +250,7 @@ def main(config: ClusterConfig) -> str:
     test = Table.joined(tables[::_HELD_OUT])
     judged = quality(fit(Table.joined(rest), config.steps, config.networks, config.seed)(test.channels).moves, test)
     alone = quality(test.channels[:, CHANNELS.index("mean logit")], test)
-    target = (Path(config.export) if config.export else out / "export") / DEFAULT_WEIGHTS.name
+    target = claim(Path(config.export) if config.export else out / "export") / DEFAULT_WEIGHTS.name
     model = fit(Table.joined(tables), config.steps, config.networks, config.seed)
     model.save(target)
     measured = [

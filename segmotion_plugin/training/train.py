@@ -12,6 +12,7 @@ from rich.progress import track as show_progress
 
 from segmotion_plugin.motion.classifier import classify, geometric_scores
 from segmotion_plugin.motion.model import TrajectoryTransformer, save_weights
+from segmotion_plugin.ownership import claim
 from segmotion_plugin.training.calibrate import LabelledClip, averages, calibrate, scores
 from segmotion_plugin.training.clips import TrainingClip, clip_path, exact_clip, pool
 from segmotion_plugin.training.export import draw_curve, write_card
@@ -39,7 +40,7 @@ def main(config: TrainConfig) -> Path:
     Raises:
         SegmotionError: the checkpoint in `config.out` belongs to a model of another shape.
     """
-    out = Path(config.out)
+    out = claim(Path(config.out), known=("exact", "tracked", "held_out"))
     torch.set_num_threads(config.threads)
     make_clips(out / "exact", exact_clip, config.seed * 1_000_000, config.exact_clips, "simulating tracks")
     make_clips(
@@ -59,7 +60,7 @@ def main(config: TrainConfig) -> Path:
 def export_weights(config: TrainConfig) -> Path:
     """Calibrate the checkpoint's averaged weights on the held-out clips, measure, and write weights, card and curve."""
     out = Path(config.out)
-    target = Path(config.export) if config.export else out / "export"
+    target = claim(Path(config.export) if config.export else out / "export")
     model = TrajectoryTransformer(config.model)
     average, state = load_checkpoint(out / "checkpoint.pt", model, None)
     model.load_state_dict(average)

@@ -40,12 +40,16 @@ class View:
 
     def main(self) -> int:
         """Run it."""
+        from segmotion_plugin.ownership import check_free
         from segmotion_plugin.viewer.scene import load_scene
 
         if min(self.width, self.height) < 64 or max(self.width, self.height) > 16384:
             raise SegmotionError(f"{self.width}×{self.height}: a snapshot has between 64 and 16384 pixels on a side")
         if not 0 < self.port < 65536:
             raise SegmotionError(f"--port {self.port}: must lie between 1 and 65535")
+        for written in (self.snapshot, self.cloud):
+            if written is not None:
+                check_free(written)
         scene = load_scene(self.out)
         for note in scene.notes:
             print(f"note: {note}")

@@ -59,11 +59,18 @@ def test_masks_can_be_made_again_but_not_over_those_of_the_user(clip, dataset, t
     add_masks(dataset, settings)
     add_masks(dataset, MaskSettings(masks="none", quiet=True))
     assert (read_grey(dataset / "masks" / "frame_00001.png") == 255).all()
-    shutil.rmtree(dataset / "motion")
-    with pytest.raises(SegmotionError, match="--overwrite"):
-        add_masks(dataset, settings)
+    painted = np.full((64, 96), 7, np.uint8)
+    write_png(dataset / "masks" / "frame_00001.png", painted)
+    for overwrite in (False, True):
+        with pytest.raises(SegmotionError, match="frame_00001.png: changed since Segmotion wrote it"):
+            add_masks(dataset, settings, overwrite=overwrite)
+    assert np.array_equal(read_grey(dataset / "masks" / "frame_00001.png"), painted)
+    for path in (dataset / "masks", dataset / "colmap_masks", dataset / "motion"):
+        shutil.rmtree(path)
+    write_png(dataset / "masks" / "mine.png", painted)
+    with pytest.raises(SegmotionError, match="mine.png: not written by Segmotion"):
+        add_masks(dataset, settings, overwrite=True)
     shutil.rmtree(dataset / "masks")
-    shutil.rmtree(dataset / "colmap_masks")
     with pytest.raises(SegmotionError, match="have a mask_path already"):
         add_masks(dataset, settings)
     add_masks(dataset, settings, overwrite=True)

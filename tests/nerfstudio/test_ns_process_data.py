@@ -200,9 +200,9 @@ def test_every_flag_reaches_the_setting_of_its_name(tmp_path):
     assert {name: getattr(settings, name) for name in given} == given and settings.target_frames == 9
 
 
-def test_masks_of_the_user_are_not_replaced_unless_told(photos, tmp_path):
+def test_masks_of_the_user_are_not_replaced(photos, tmp_path):
     write_png(tmp_path / "out" / "masks" / "mine.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(SegmotionError, match="--motion-mask-overwrite"):
+    with pytest.raises(SegmotionError, match="mine.png: not written by Segmotion"):
         MotionImages(photos, tmp_path / "out", motion_mask=True)
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["mine.png"]
 
