@@ -81,7 +81,7 @@ def _mix(weights: Field, colors: NDArray[np.float32]) -> Field:
 def _grid(size: int) -> tuple[Field, Field]:
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     across, down = np.meshgrid(axis, axis)
-    return across, down
+    return across.astype(np.float32, copy=False), down.astype(np.float32, copy=False)
 
 
 def _noise(rng: np.random.Generator, size: int, colors: Field) -> Field:
