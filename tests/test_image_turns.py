@@ -73,3 +73,13 @@ def test_turned_tiffs_are_read_as_stored(options, tmp_path):
     assert np.array_equal(read_alpha(path), left_half())
     Image.fromarray(left_half()).save(path, exif=exif, **options)
     assert np.array_equal(read_brought_keep(path), left_half())
+
+
+def test_webp_becomes_what_pycolmap_reads(tmp_path):
+    for number in range(2):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(tmp_path / "in" / f"{number}.webp", lossless=True)
+    assert pycolmap.Bitmap.read(str(tmp_path / "in" / "0.webp"), as_rgb=True) is None
+    pipeline.masks(tmp_path / "in", tmp_path / "out", MaskSettings(masks="none", quiet=True))
+    made = sorted((tmp_path / "out" / "images").iterdir())
+    assert len(made) == 2 and all(np.array_equal(pycolmap.Bitmap.read(str(p), as_rgb=True).to_array(), picture()) for p in made)
