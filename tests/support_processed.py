@@ -131,7 +131,7 @@ def _write_tracks(folder: Path, truth: SimulatedTracks, width: int, height: int)
 
 
 def _write_tracks_3d(folder: Path, truth: SimulatedTracks, cameras: Cameras) -> None:
-    """The layout of TAPIP3D and SpaTrackerV2, over the images (T of them), with the world of the reconstruction."""
+    """As `save_tracks_3d` lays it out, over the images (T of them), with the world of the reconstruction."""
     ids = seen_tracks(truth)
     frames = cameras.frame_index
     count = len(frames)
@@ -143,7 +143,7 @@ def _write_tracks_3d(folder: Path, truth: SimulatedTracks, cameras: Cameras) -> 
         extrinsics=extrinsics,
         intrinsics=np.tile(cameras.intrinsics().astype(np.float32), (count, 1, 1)),
         visibs=truth.visible[ids][:, frames].T,
-        unc_metric=np.zeros((count, len(ids)), np.float32),
+        sigma=np.zeros((count, len(ids)), np.float32),
         object_id=truth.object_id[ids],
         depth_source=np.full(len(ids), "depth-model"),
         track_index=np.arange(len(ids), dtype=np.int32),

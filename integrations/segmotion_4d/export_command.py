@@ -14,7 +14,7 @@ from segmotion_4d.source import Processed
 from segmotion_4d.spec import Format
 from segmotion_4d.writing import RECORD, destination
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.files import write_json
+from segmotion_plugin.files import write_json, write_text
 from segmotion_plugin.progress import Console
 
 
@@ -44,9 +44,17 @@ def export(out: Path, format: str, dest: Path, *, overwrite: bool = False, quiet
     source.check(form.needs, form.name)
     with destination(dest, source.out, overwrite) as folder:
         notes = form.write(source, folder)
+        write_text(folder / "README.txt", form.readme(Path(dest)))
         write_json(
             folder / RECORD,
-            {"format": form.name, "loader": form.loader, "masks": form.polarity, "source": source.out.resolve().name, "notes": notes},
+            {
+                "format": form.name,
+                "loader": form.loader,
+                "masks": form.polarity,
+                "masks_are": form.use,
+                "source": source.out.resolve().name,
+                "notes": notes,
+            },
         )
     return notes
 
@@ -55,8 +63,9 @@ def describe(form: Format) -> str:
     """A paragraph for `--list`."""
     lines = [form.name]
     lines += textwrap.wrap(f"for    {form.loader}", 110, initial_indent="  ", subsequent_indent=" " * 9)
-    lines += textwrap.wrap(f"masks  {form.polarity}", 110, initial_indent="  ", subsequent_indent=" " * 9)
-    lines += [f"  needs  {', '.join(form.needs)}"]
+    lines += textwrap.wrap(f"masks  {form.use} ({form.polarity})", 110, initial_indent="  ", subsequent_indent=" " * 9)
+    lines += textwrap.wrap(f"hint   {form.advice}", 110, initial_indent="  ", subsequent_indent=" " * 9) if form.advice else []
+    lines += [f"  needs  {', '.join(form.needs)}", f"  next   {form.command}"]
     return "\n".join(lines)
 
 
@@ -71,7 +80,7 @@ class Export:
     format: str | None = None
     """A name that --list shows."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Show the formats, what each needs, and the polarity of its masks."""
+    """Show the formats: what each needs, whether its program uses masks and in which polarity, and the next command."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier export."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -90,5 +99,5 @@ class Export:
         console = Console(self.quiet)
         for note in export(self.out, self.format, self.dest, overwrite=self.overwrite, quiet=self.quiet):
             console.say(f"note: {note}")
-        console.say(f"{self.format} written to {self.dest}; its masks: {FORMATS[self.format].polarity}")
+        console.say(FORMATS[self.format].readme(self.dest).rstrip())
         return 0

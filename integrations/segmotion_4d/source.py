@@ -220,9 +220,30 @@ class Processed:
         return [f"{left} of {len(self.images)} images have no pose and {fate}"] if left else []
 
     @functools.cached_property
+    def moving_points(self) -> set[int]:
+        """Ids of the model's points that most of their images see on an object: no export's cloud holds them.
+
+        There are some where masks changed after the reconstruction, or it was made without them.
+        """
+        on_object: dict[int, int] = {}
+        position = {image.name: index for index, image in enumerate(self.images)}
+        for image in self.model.images.values():
+            seen = [(p.xy, p.point3D_id) for p in image.points2D if p.has_point3D()]
+            if not seen or image.name not in position:
+                continue
+            labels = self.labels(position[image.name])
+            height, width = labels.shape
+            place = np.floor([xy for xy, _ in seen]).astype(np.int64)
+            moving = labels[np.clip(place[:, 1], 0, height - 1), np.clip(place[:, 0], 0, width - 1)] > 0
+            for row in np.flatnonzero(moving).tolist():
+                on_object[seen[row][1]] = on_object.get(seen[row][1], 0) + 1
+        points = self.model.points3D
+        return {number for number, count in on_object.items() if 2 * count > points[number].track.length()}
+
+    @functools.cached_property
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Static points of the model: M×3 float64 positions and M×3 uint8 colours."""
-        points = list(self.model.points3D.values())
+        points = [point for number, point in self.model.points3D.items() if number not in self.moving_points]
         xyz = np.array([p.xyz for p in points], np.float64).reshape(-1, 3)
         return xyz, np.array([p.color for p in points], np.uint8).reshape(-1, 3)
 

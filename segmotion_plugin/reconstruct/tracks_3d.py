@@ -65,10 +65,10 @@ class Tracks3D:
 
 
 def save_tracks_3d(path: Path, tracks: Tracks3D) -> int:
-    """Write `motion/tracks_3d.npz` as TAPIP3D and SpaTrackerV2 lay theirs out. Returns how many tracks were written.
+    """Write `motion/tracks_3d.npz`, our own layout. Returns how many tracks were written.
 
     Keys (T registered images, N tracks): coords T×N×3 float32 world positions (NaN where unknown), extrinsics T×4×4 (camera from
-    world), intrinsics T×3×3, visibs T×N bool, unc_metric T×N float32 (standard deviation in world units); and our own: object_id N,
+    world), intrinsics T×3×3, visibs T×N bool, sigma T×N float32 (standard deviation in world units), object_id N,
     depth_source N (text), track_index N, frame_index T, names T. Where T × N is too large, static tracks are thinned first.
     """
     budget = max(1, _FILE_CELLS // max(1, len(tracks.names)))
@@ -84,7 +84,7 @@ def save_tracks_3d(path: Path, tracks: Tracks3D) -> int:
         extrinsics=extrinsics,
         intrinsics=np.tile(tracks.intrinsics.astype(np.float32), (count, 1, 1)),
         visibs=tracks.visible.T,
-        unc_metric=tracks.sigma.T,
+        sigma=tracks.sigma.T,
         object_id=tracks.object_id,
         depth_source=np.array(SOURCES)[tracks.source],
         track_index=tracks.track_index,
@@ -126,7 +126,7 @@ def load_tracks_3d(path: Path) -> Tracks3D:
         visible=arrays["visibs"].T.astype(bool),
         object_id=arrays["object_id"].astype(np.int32),
         source=np.array([SOURCES.index(s) for s in sources], np.uint8),
-        sigma=arrays.get("unc_metric", np.full(coords.shape[:2], np.nan, np.float32)).T,
+        sigma=arrays.get("sigma", np.full(coords.shape[:2], np.nan, np.float32)).T,
         track_index=arrays.get("track_index", np.arange(coords.shape[1])).astype(np.int32),
         names=[str(name) for name in arrays.get("names", np.arange(len(coords)))],
         frame_index=arrays["frame_index"].astype(np.int64),

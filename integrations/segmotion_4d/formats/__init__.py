@@ -12,6 +12,7 @@ from segmotion_4d.formats import (
     monst3r,
     nerfstudio,
     shape_of_motion,
+    splats,
     tapip3d,
     tum,
 )
@@ -22,6 +23,7 @@ FORMATS: dict[str, Format] = {
     for form in (
         colmap.ORIGINAL,
         colmap.UNDISTORTED,
+        *splats.FORMATS,
         nerfstudio.FORMAT,
         shape_of_motion.FORMAT,
         tapip3d.FORMAT,

@@ -68,4 +68,12 @@ def _write(source: Processed, dest: Path) -> list[str]:
     return []
 
 
-FORMAT = Format("davis", "DAVIS toolkits, SAM 2, XMem, Cutie", "dynamic: index = object id, 0 = static", ("masks",), _write)
+FORMAT = Format(
+    "davis",
+    "DAVIS toolkits, SAM 2, XMem, Cutie",
+    "dynamic: index = object id, 0 = static",
+    ("masks",),
+    _write,
+    "read as data",
+    "segmotion evaluate davis DEST",
+)

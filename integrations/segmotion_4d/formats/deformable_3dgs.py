@@ -12,6 +12,7 @@ Loader: `scene/dataset_readers.py::readColmapSceneInfo` (`train.py -s DEST`); it
 
 from __future__ import annotations
 
+from segmotion_4d.formats.colmap import WITHOUT_MASKS
 from segmotion_4d.formats.four_d_gaussians import write_numbered
 from segmotion_4d.spec import Format
 
@@ -21,4 +22,7 @@ FORMAT = Format(
     "keep: 255 = static, 0 = moving (keep_masks/; the loader reads no masks)",
     ("masks", "poses"),
     write_numbered,
+    "ignored by this program",
+    "python train.py -s DEST -m MODEL",
+    f"it models motion, so movers may stay; where they must not: {WITHOUT_MASKS}",
 )

@@ -12,7 +12,8 @@
       scene.json                      scale 1, center 0, near, far; ours: "world", which undoes the normalisation below
       extra.json                      factor, fps, bbox, lookat, up
       points.npy                      M×3 float32 static points
-      points3D_downsample.ply         the same with colours, for 4DGaussians
+      points3D_downsample2.ply        the same with colours, for 4DGaussians
+      points3D_downsample.ply         a hard link to it, for older versions of 4DGaussians
 
 Axes are COLMAP's; pixel centres lie at (0.5, 0.5). Loaders disagree on whether `scale` and `center` apply to near and
 far and to the points; so positions are normalised when they are written (x' = scale (x - center), the scene's diagonal becomes 1), and
@@ -33,7 +34,7 @@ import numpy as np
 from segmotion_4d.pinhole import Pinhole
 from segmotion_4d.source import Processed
 from segmotion_4d.spec import Format
-from segmotion_4d.writing import save_array
+from segmotion_4d.writing import link, save_array
 from segmotion_plugin.files import write_json, write_png
 
 _FACTORS = (1, 2, 4, 8)
@@ -64,7 +65,8 @@ def _write(source: Processed, dest: Path) -> list[str]:
     _write_lists(dest, ids)
     _write_scene(source, dest, points, scale, center)
     save_array(dest / "points.npy", ((points - center) * scale).astype(np.float32))
-    _write_ply(dest / "points3D_downsample.ply", (points - center) * scale, colors)
+    _write_ply(dest / "points3D_downsample2.ply", (points - center) * scale, colors)
+    link(dest / "points3D_downsample2.ply", dest / "points3D_downsample.ply")
     return notes
 
 
@@ -154,4 +156,7 @@ FORMAT = Format(
     "dynamic: 255 = moves, 0 = static (dynamic_mask/; loaders read no masks)",
     ("masks", "poses"),
     _write,
+    "ignored by this program",
+    "python train.py -s DEST --expname clip --configs arguments/hypernerf/default.py",
+    "4DGaussians' command; in nerfstudio: ns-train METHOD --data DEST dycheck",
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segmotion_4d.formats.colmap import place_image, write_pinhole_model
+from segmotion_4d.formats.colmap import WITHOUT_MASKS, place_image, write_pinhole_model
 from segmotion_4d.pinhole import Pinhole
 from segmotion_4d.source import Processed
 from segmotion_4d.spec import Format
@@ -38,4 +38,7 @@ FORMAT = Format(
     "keep: 255 = static, 0 = moving (keep_masks/; the loader reads no masks)",
     ("masks", "poses"),
     write_numbered,
+    "ignored by this program",
+    "python train.py -s DEST --expname clip",
+    f"it models motion, so movers may stay; where they must not: {WITHOUT_MASKS}",
 )

@@ -46,4 +46,12 @@ def _write(source: Processed, dest: Path) -> list[str]:
     return ["the images are a selection of the frames: the mattes have gaps"] if len(steps) and steps.max() > 1 else []
 
 
-FORMAT = Format("mattes", "Nuke, Fusion, After Effects, Blender", "dynamic: 255 = the object, 0 = everything else", ("masks",), _write)
+FORMAT = Format(
+    "mattes",
+    "Nuke, Fusion, After Effects, Blender",
+    "dynamic: 255 = the object, 0 = everything else",
+    ("masks",),
+    _write,
+    "read as data",
+    "read DEST/all as an image sequence",
+)

@@ -51,4 +51,12 @@ def _write(source: Processed, dest: Path) -> list[str]:
     return source.notes_on_poses()
 
 
-FORMAT = Format("monst3r", "MonST3R's viewer and followers", "dynamic: 255 = moves, 0 = static", ("masks", "poses", "depth"), _write)
+FORMAT = Format(
+    "monst3r",
+    "MonST3R's viewer and followers",
+    "dynamic: 255 = moves, 0 = static",
+    ("masks", "poses", "depth"),
+    _write,
+    "read as data",
+    "python viser/visualizer_monst3r.py --data DEST",
+)

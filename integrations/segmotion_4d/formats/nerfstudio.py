@@ -47,4 +47,12 @@ def _write(source: Processed, dest: Path) -> list[str]:
     return source.notes_on_poses("are not in transforms.json; their pictures and masks are there")
 
 
-FORMAT = Format("nerfstudio", "nerfstudio-data dataparser", "keep: 255 = static, 0 = moving", ("masks", "poses"), _write)
+FORMAT = Format(
+    "nerfstudio",
+    "nerfstudio-data dataparser",
+    "keep: 255 = static, 0 = moving",
+    ("masks", "poses"),
+    _write,
+    "used for training",
+    "ns-train segmotion-splatfacto --data DEST",
+)

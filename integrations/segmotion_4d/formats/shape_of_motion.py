@@ -122,4 +122,7 @@ FORMAT = Format(
     "dynamic: 255 = moves, 0 = static",
     ("masks", "poses", "depth", "tracks"),
     _write,
+    "used for training",
+    "python run_training.py --work-dir WORK data:custom --data.root-dir DEST --data.seq-name SEQUENCE",
+    "SEQUENCE is the one folder in DEST/images",
 )

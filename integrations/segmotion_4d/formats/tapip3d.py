@@ -3,7 +3,7 @@
     DEST/
       <title>.npz            longer side at most 336 pixels, as SpatialTrackerV2 writes its own
         coords      T×N×3 float32   positions in the world
-        visibs      T×N bool
+        visibs      T×N float32     1 = visible, 0 = hidden (the page that shows them knows no bool)
         extrinsics  T×4×4 float32   camera from world
         intrinsics  T×3×3 float32
         depths      T×H×W float32   along the optical axis; 0 where unknown
@@ -44,7 +44,7 @@ def _write(source: Processed, dest: Path) -> list[str]:
     count, shape = len(source.posed), (len(source.posed), view.height, view.width)
     with NpzStream(dest / f"{source.title}.npz") as stream:
         stream.add("coords", filled(tracks.xyz).transpose(1, 0, 2).astype(np.float32))
-        stream.add("visibs", tracks.visible.T)
+        stream.add("visibs", tracks.visible.T.astype(np.float32))
         _add_cameras(stream, source, view)
         stream.add_slices("depths", _depths(source, view), shape, np.float32)
         stream.add_slices(
@@ -106,4 +106,7 @@ FORMAT = Format(
     "dynamic: object_id and dynamic hold object ids, 0 = static",
     ("masks", "poses", "depth", "3D tracks"),
     _write,
+    "ignored by this program",
+    "python tapip3d_viz.py DEST/*.npz",
+    "give the .npz that is not tapip3d_input.npz; that one is for TAPIP3D: python inference.py --input_path DEST/tapip3d_input.npz",
 )

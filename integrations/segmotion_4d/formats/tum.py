@@ -45,4 +45,4 @@ def _write(source: Processed, dest: Path) -> list[str]:
     return source.notes_on_poses()
 
 
-FORMAT = Format("tum", "evo, TUM RGB-D tools", "no masks", ("poses",), _write)
+FORMAT = Format("tum", "evo, TUM RGB-D tools", "no masks", ("poses",), _write, "none", "evo_traj tum DEST/trajectory.txt --plot")
