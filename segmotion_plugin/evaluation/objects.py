@@ -124,6 +124,7 @@ def moving_now_scores(
     moving: np.ndarray,
     predicted: Iterable[np.ndarray],
     predicted_moving: np.ndarray | None = None,
+    void: int | None = None,
 ) -> MovingNowScores:
     """Score per frame what moves *now*, after the MOS-I protocol (Xie et al., GMOS, 2026).
 
@@ -135,11 +136,12 @@ def moving_now_scores(
         moving: T×(K+1) bool, whether object k moves at frame t (column 0 is the static world).
         predicted: T label images H×W uint8.
         predicted_moving: T×(P+1) bool like `moving`; absent, a predicted object moves wherever it is seen.
+        void: value of `truth` whose pixels count for nothing.
 
     Raises:
         SegmotionError: different numbers of frames, no frame, sizes that differ, or states of too few objects.
     """
-    overlaps = _overlaps(truth, predicted, None, None)
+    overlaps = _overlaps(truth, predicted, void, None)
     num_frames, num_truth, num_predicted = overlaps.shape
     true_now = _states("moving", moving, num_frames, num_truth)
     if predicted_moving is None:

@@ -98,10 +98,15 @@ def score_sequence(
     known = load_tracks(track_file)[:2] if labels.name == "objects" and track_file.is_file() else None
     if moving is not None:
         states = object_states(*known) if known is not None and known[0].num_frames == count else None
-        scores |= moving_now_scores(sequence.labels(), moving, label_files(labels, count), states).summary()
+        scores |= moving_now_scores(
+            sequence.labels(), moving, label_files(labels, count), states, sequence.void
+        ).summary()
     if known is not None and known[0].num_frames == count:
         tracks, motion = known
         truth = track_truth(tracks, sequence.dynamic())
+        unscored = sequence.unscored()
+        if unscored is not None:
+            truth = np.where(track_truth(tracks, unscored) > 0, -1, truth)
         scores |= track_scores(motion.probability, truth, TRACK_THRESHOLD)
         if track_baselines:
             from segmotion_plugin.evaluation.baselines.subspace import subspace_residual

@@ -120,6 +120,36 @@ def hand_shake(
     )
 
 
+# Of a phone held in two hands on its walk round a near thing, measured on the poses of a real clip at neighbouring stored frames: how
+# far one frame's pose is from the middle of its neighbours' (medians), and that this grows with the step to the power of 1.5.
+_HELD_TURN = np.radians([0.38, 0.14, 0.17])  # yaw, pitch and roll
+_HELD_SHIFT = np.array([0.0052, 0.0020, 0.0021])  # right, down and forward, as shares of the distance
+_HELD_GROWTH = 1.5
+_HELD_PERIODS = 64.0 / 2 ** np.arange(5)  # frames
+
+
+def hand_walk(rng: np.random.Generator, num_frames: int, strength: float) -> tuple[Array, Array]:
+    """Motion of a hand-held camera with the spectrum of a real one: the slower, the larger.
+
+    Args:
+        rng: Source of randomness.
+        num_frames: Number of frames T.
+        strength: Unevenness from frame to frame; 1 is that of the measured clip, of which only some frames were stored, so that
+            video at 24 frames per second has less.
+
+    Returns:
+        Shifts right, down and forward T x 3 as shares of the distance to what is looked at, and yaw, pitch and roll T x 3 in radians.
+    """
+    omega = 2 * np.pi / (_HELD_PERIODS[:, None] * rng.uniform(0.75, 1.35, (len(_HELD_PERIODS), 6)))
+    size = omega**-_HELD_GROWTH
+    # A sine of frequency w and size a is off the middle of its neighbours by a (1 - cos w) / sqrt(2) on average.
+    size /= np.sqrt(((size * (1 - np.cos(omega))) ** 2).sum(0) / 2)
+    wave = np.sin(omega * np.arange(num_frames)[:, None, None] + rng.uniform(0, 2 * np.pi, omega.shape))
+    path = strength * (size * wave).sum(1) * np.concatenate([_HELD_SHIFT, _HELD_TURN])
+    path -= path[num_frames // 2]
+    return path[:, :3], path[:, 3:]
+
+
 def aim(position: Array, target: Array, shake: Array | None = None) -> Array:
     """Camera poses T x 3 x 4 that look from ``position`` at ``target`` (T x 3 each), with angular shake (T x 3)."""
     pose = geo.look_at(position, target)

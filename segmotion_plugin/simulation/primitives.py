@@ -36,6 +36,8 @@ CLASSES = (
     "bicycle",
     "boat",
 )
+STUFF = 255
+"""Label of pixels on what moves without being an object."""
 CLASS_ID = {name: number for number, name in enumerate(CLASSES)}
 
 
@@ -80,6 +82,7 @@ class Primitive:
         object_id: 0 for the static world, otherwise the number of the mover.
         stretch: Scale of the sizes over time (T x 3) for deforming bodies; none keeps the shape.
         ripple: Small incoherent motion along the surface; never counts as an object's motion.
+        stuff: Water that flows, spray: it moves and yet is no object. It has the label :data:`STUFF` and no object id.
         incoherent: The whole primitive sways incoherently (leaves in the wind); implied by a ripple.
     """
 
@@ -92,6 +95,7 @@ class Primitive:
     stretch: NDArray[np.floating] | None = None
     ripple: Ripple | None = None
     incoherent: bool = False
+    stuff: bool = False
 
     def maps(self, num_frames: int) -> NDArray[np.floating]:
         """``world_from_local`` of the canonical shape for every frame, T x 3 x 4."""

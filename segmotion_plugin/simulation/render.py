@@ -28,7 +28,8 @@ class SimulatedClip:
 
     Attributes:
         frames: T x H x W x 3 uint8, RGB.
-        labels: T x H x W uint8; 0 = static, k = object k. Objects that move at any time in the clip, at rest too.
+        labels: T x H x W uint8; 0 = static, k = object k, 255 = stuff (flowing water, spray). Objects that move at any time in
+            the clip, at rest too.
         moving: T x (K+1) bool; ``moving[t, k]``: object k moves at frame t. Column 0 is False.
         depth: T x H x W float32 z-depth in metres, inf for the sky.
         cameras: Exact cameras, one for every frame.
@@ -100,26 +101,56 @@ def _expose(world: World, painter: Painter, frame: int) -> tuple[NDArray, NDArra
         rows = slice(start, min(start + height, world.height))
         delay = effects.rolling * ((rows.start + rows.stop) / 2 / world.height - 0.5)
         for offset in offsets:
+            if offset and effects.blur_movers:
+                continue
             view = _View(world, painter, frame + delay + offset, rows)
-            image[rows] += view.colors() / samples
+            image[rows] += view.colors() / (1 if effects.blur_movers else samples)
             if offset == 0:
-                labels[rows] = np.append(world.object_ids, 0)[view.primitive]
+                labels[rows] = np.append(world.label_ids, 0)[view.primitive]
                 depth[rows] = view.depth
+        if effects.blur_movers and samples > 1:
+            times = frame + delay + offsets
+            ends = [_View(world, painter, time, rows, cast=False).movers() for time in times[[0, -1]]]
+            boxes = [box for box in ends if box is not None]
+            if boxes:
+                top, left, bottom, right = (
+                    pick(box[side] for box in boxes) for pick, side in ((min, 0), (min, 1), (max, 2), (max, 3))
+                )
+                part = slice(rows.start + top, rows.start + bottom)
+                views = (_View(world, painter, time, part, slice(left, right)) for time in times)
+                image[part, left:right] = sum(view.colors() for view in views) / samples
     return image, labels, depth
 
 
 class _View:
-    """A block of rows seen at one moment."""
+    """A block of rows (and columns; all when none) seen at one moment."""
 
-    def __init__(self, world: World, painter: Painter, time: float, rows: slice) -> None:
+    def __init__(
+        self, world: World, painter: Painter, time: float, rows: slice, columns: slice | None = None, cast: bool = True
+    ) -> None:
         self._world, self._painter, self._time = world, painter, time
         self._world_from_local, self._camera, self._maps = world.at_time(time)
-        self._top = rows.start
-        self.depth = np.full((rows.stop - rows.start, world.width), np.inf, np.float32)
+        columns = columns or slice(0, world.width)
+        self._top, self._left, self._focal = rows.start, columns.start, world.focal_at(time)
+        self.depth = np.full((rows.stop - rows.start, columns.stop - columns.start), np.inf, np.float32)
         self.primitive = np.full(self.depth.shape, -1, np.int16)
-        self._x = ((np.arange(world.width) + 0.5 - world.width / 2) / world.focal).astype(np.float32)
-        self._y = ((np.arange(rows.start, rows.stop) + 0.5 - world.height / 2) / world.focal).astype(np.float32)
-        self._cast()
+        self._x = ((np.arange(columns.start, columns.stop) + 0.5 - world.width / 2) / self._focal).astype(np.float32)
+        self._y = ((np.arange(rows.start, rows.stop) + 0.5 - world.height / 2) / self._focal).astype(np.float32)
+        if cast:
+            self._cast()
+
+    def movers(self) -> tuple[int, int, int, int] | None:
+        """Top, left, bottom and right of what moving objects' bounding boxes cover of the block; None where there is none."""
+        windows = [self._window(int(number)) for number in np.flatnonzero(self._world.object_ids)]
+        seen = [window for window in windows if window is not None]
+        if not seen:
+            return None
+        return (
+            min(rows.start for rows, _ in seen),
+            min(columns.start for _, columns in seen),
+            max(rows.stop for rows, _ in seen),
+            max(columns.stop for _, columns in seen),
+        )
 
     def _window(self, number: int) -> tuple[slice, slice] | None:
         """Rows and columns of the block that a primitive's bounding box covers."""
@@ -132,9 +163,10 @@ class _View:
             return None
         if (corners[:, 2] < _NEAR).any():
             return full
-        pixels = corners[:, :2] / corners[:, 2:] * self._world.focal
-        low = np.floor(pixels.min(0) + (self._world.width / 2, self._world.height / 2 - self._top)) - 1
-        high = np.ceil(pixels.max(0) + (self._world.width / 2, self._world.height / 2 - self._top)) + 1
+        pixels = corners[:, :2] / corners[:, 2:] * self._focal
+        middle = (self._world.width / 2 - self._left, self._world.height / 2 - self._top)
+        low = np.floor(pixels.min(0) + middle) - 1
+        high = np.ceil(pixels.max(0) + middle) + 1
         left, top = np.clip(low, 0, (columns, rows)).astype(int)
         right, bottom = np.clip(high, 0, (columns, rows)).astype(int)
         return None if left >= right or top >= bottom else (slice(top, bottom), slice(left, right))
@@ -180,7 +212,7 @@ class _View:
         """Colours of edge pixels as means of sub-samples; only surfaces next to the pixel are asked."""
         padded = np.pad(self.primitive, 1, mode="edge")
         near = np.stack([padded[row + i, column + j] for i in range(3) for j in range(3)])
-        steps = _SUBSAMPLES / np.float32(self._world.focal)
+        steps = _SUBSAMPLES / np.float32(self._focal)
         rays = np.ones((len(row), len(steps), 3), np.float32)
         rays[..., 0] = self._x[column][:, None] + steps[:, 0]
         rays[..., 1] = self._y[row][:, None] + steps[:, 1]

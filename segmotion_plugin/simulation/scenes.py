@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.simulation import bodies, surroundings
+from segmotion_plugin.simulation import bodies, field_scenes, surroundings
 from segmotion_plugin.simulation.paths import Path, aim, at_rest, drive, hand_shake, speed_profile
 from segmotion_plugin.simulation.primitives import Primitive
 from segmotion_plugin.simulation.stage import Stage, calibrated, corridor, recipe, share_of
@@ -221,6 +221,7 @@ _BUILDERS: dict[str, Callable[[Stage], World]] = {
     "static_room": _static_room,
     "multi_movers": _multi_movers,
     "static_camera": _static_camera,
+    **field_scenes.BUILDERS,  # new types last: a type's place is part of its seed
 }
 NAMES = tuple(_BUILDERS)
 # Least number of objects, and least and greatest mean share of the picture that each of them covers.
@@ -236,6 +237,7 @@ _PROMISES: dict[str, tuple[int, float, float]] = {
     "static_room": (0, 0.0, 0.0),
     "multi_movers": (2, 0.006, 0.4),
     "static_camera": (1, 0.012, 0.3),
+    **field_scenes.PROMISES,
 }
 _ATTEMPTS = 20
 

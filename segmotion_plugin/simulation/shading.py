@@ -124,7 +124,7 @@ class Painter:
             local = material(primitive, local, time)
         u, v = texture_coordinates(primitive.shape, local, size, texture.period)
         distance = distance.astype(np.float32, copy=False)
-        minor = distance / np.float32(self._world.focal * texture.period)  # footprint of a pixel, in tiles
+        minor = distance / np.float32(self._world.focal_at(time) * texture.period)  # footprint of a pixel, in tiles
         if primitive.shape in _FLAT:
             major = minor / np.maximum(slant, 0.02)
             along = _unit(direction[:, :2] * size[:2])

@@ -36,8 +36,9 @@ class SimulatedTracks:
         xyz: N x T x 3 float32 world positions in metres.
         object_id: N int32, 0 for the static world.
         class_id: N int32 kinds of things (``primitives.CLASSES``); movers and their parked twins share them.
-        moving: N x T bool, the point's object moves at that frame.
+        moving: N x T bool, the point's object moves at that frame, or it lies on stuff.
         incoherent: N bool, on water, smoke, a screen or leaves: moves a little, without being an object.
+        stuff: N bool, on flowing water or spray: always moving, though of no object.
         query_frame: N int32 frames in which the points were chosen.
         primitive: N int32 primitives that carry the points, -1 for the sky.
         contrast: N float32 in 0..1, how much texture the surface has; trackers drift where there is little.
@@ -51,6 +52,7 @@ class SimulatedTracks:
     class_id: NDArray[np.int32]
     moving: NDArray[np.bool_]
     incoherent: NDArray[np.bool_]
+    stuff: NDArray[np.bool_]
     query_frame: NDArray[np.int32]
     primitive: NDArray[np.int32]
     contrast: NDArray[np.float32]
@@ -125,6 +127,7 @@ def follow(world: World, query_frame: NDArray[np.integer], xy: NDArray[np.floati
     visible[queried, np.arange(len(xy))] |= inside[queried, np.arange(len(xy))]
     contrast = np.array([0.05 if p.texture.kind == "plain" else p.texture.contrast for p in world.primitives])
     objects = np.where(sky, 0, world.object_ids[primitive]).astype(np.int32)
+    stuff = ~sky & world.stuff[primitive]
     return SimulatedTracks(
         xy=np.ascontiguousarray(pixels.transpose(1, 0, 2)),
         visible=np.ascontiguousarray(visible.T),
@@ -132,8 +135,9 @@ def follow(world: World, query_frame: NDArray[np.integer], xy: NDArray[np.floati
         xyz=np.ascontiguousarray(xyz.transpose(1, 0, 2)).astype(np.float32),
         object_id=objects,
         class_id=class_id,
-        moving=np.ascontiguousarray(world.moving[:, objects].T),
+        moving=np.ascontiguousarray(world.moving[:, objects].T) | stuff[:, None],
         incoherent=np.where(sky, False, world.incoherent[primitive]),
+        stuff=stuff,
         query_frame=queried,
         primitive=primitive,
         contrast=np.where(sky, _SKY_CONTRAST, contrast[primitive]).astype(np.float32),
@@ -144,7 +148,8 @@ def _project(world: World, camera: NDArray[np.float32]) -> tuple[NDArray[np.floa
     """Pixels (T x N x 2, NaN behind the camera) of points in camera axes, and whether they lie in the picture."""
     depth = camera[..., 2]
     front = depth > _NEAR
-    pixels = camera[..., :2] / np.where(front, depth, np.nan)[..., None] * np.float32(world.focal)
+    focal: NDArray[np.float32] = world.focals.astype(np.float32)[:, None, None]
+    pixels: NDArray[np.float32] = (camera[..., :2] / np.where(front, depth, np.nan)[..., None] * focal).astype(np.float32)
     pixels += np.array([world.width / 2, world.height / 2], np.float32)
     return pixels, front & (pixels >= 0).all(-1) & (pixels < (world.width, world.height)).all(-1)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.simulation import geometry as geo
-from segmotion_plugin.simulation.primitives import CLASS_ID, Primitive, material
+from segmotion_plugin.simulation.primitives import CLASS_ID, STUFF, Primitive, material
 from segmotion_plugin.simulation.shapes import intersect
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Effects:
         exposure: Deviation of the slowly changing gain.
         noise: Deviation of the sensor noise in grey values (of 255).
         jpeg_quality: Compression as JPEG, 0 for none.
+        blur_movers: Only what moving objects cover within the open shutter is blurred: cheap, for cameras that hardly move.
         seed: Seed of gain and noise.
     """
 
@@ -63,6 +64,7 @@ class Effects:
     exposure: float = 0.0
     noise: float = 1.5
     jpeg_quality: int = 0
+    blur_movers: bool = False
     seed: int = 0
 
 
@@ -101,6 +103,7 @@ class World:
         fps: Frames per second.
         look: Light and air.
         effects: What the camera adds to the rendered pictures.
+        zoom: T factors of the focal length while it changes; none where it stays. ``focals`` holds the T products in pixels.
 
     Raises:
         SegmotionError: without primitives or frames, or when poses have another number of frames.
@@ -114,9 +117,13 @@ class World:
     fps: float = 24.0
     look: Look = field(default_factory=Look)
     effects: Effects = field(default_factory=Effects)
+    zoom: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         self.cam_from_world = np.asarray(self.cam_from_world, float)
+        if self.zoom is not None and np.shape(self.zoom) != (self.num_frames,):
+            raise SegmotionError(f"{np.size(self.zoom)} zoom factors for the {self.num_frames} frames of the camera path")
+        self.focals = self.focal * (np.ones(self.num_frames) if self.zoom is None else np.asarray(self.zoom, float))
         if not self.primitives or not len(self.cam_from_world):
             raise SegmotionError("a simulated world needs at least one primitive and one frame")
         for primitive in self.primitives:
@@ -128,6 +135,8 @@ class World:
         self.moving = self._settle_objects()
         self.object_ids = np.array([p.object_id for p in self.primitives], np.int32)
         self.class_ids = np.array([p.class_id for p in self.primitives], np.int32)
+        self.stuff = np.array([p.stuff for p in self.primitives])
+        self.label_ids = np.where(self.stuff, STUFF, self.object_ids)
         self.incoherent = np.array([p.incoherent or p.ripple is not None for p in self.primitives])
 
     @property
@@ -160,9 +169,10 @@ class World:
 
     @cached_property
     def cameras(self) -> Cameras:
-        """The exact cameras, one for every frame."""
+        """The exact cameras, one for every frame; under a zoom with the focal length of the middle frame."""
         names = [f"frame_{index + 1:05d}.png" for index in range(self.num_frames)]
-        params = np.array([self.focal, self.focal, self.width / 2, self.height / 2])
+        focal = self.focals[self.num_frames // 2]
+        params = np.array([focal, focal, self.width / 2, self.height / 2])
         return Cameras(
             names, np.arange(self.num_frames), self.width, self.height, "PINHOLE", params, self.cam_from_world
         )
@@ -180,6 +190,10 @@ class World:
         linear = inverse @ world_from_camera[..., :3]
         offset = (inverse @ (world_from_camera[..., 3:] - maps[..., 3:]))[..., 0]
         return geo.affine(linear, offset).astype(np.float32)
+
+    def focal_at(self, time: float) -> float:
+        """Focal length in pixels between frames; ``time`` is clipped to the clip."""
+        return float(np.interp(time, np.arange(self.num_frames), self.focals))
 
     def at_time(self, time: float) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float32]]:
         """Maps between frames, for motion blur and rolling shutters.
@@ -201,11 +215,11 @@ class World:
         camera = geo.interpolate_rigid(self.cam_from_world[frame], self.cam_from_world[frame + 1], part)
         return maps, camera, self._local_from_camera(maps, camera)
 
-    def rays(self, xy: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Directions (n x 3, camera axes, z = 1) of rays through pixels (n x 2)."""
+    def rays(self, xy: NDArray[np.floating], frame: int) -> NDArray[np.float32]:
+        """Directions (n x 3, camera axes, z = 1) of rays through pixels (n x 2) of a frame."""
         out = np.ones((len(xy), 3), np.float32)
-        out[:, 0] = (xy[:, 0] - self.width / 2) / self.focal
-        out[:, 1] = (xy[:, 1] - self.height / 2) / self.focal
+        out[:, 0] = (xy[:, 0] - self.width / 2) / self.focals[frame]
+        out[:, 1] = (xy[:, 1] - self.height / 2) / self.focals[frame]
         return out
 
     def raycast(self, frame: int, xy: NDArray[np.floating]) -> RayHits:
@@ -218,7 +232,7 @@ class World:
         Returns:
             The hits. Local coordinates name the material at that frame: ripples are taken out.
         """
-        rays = self.rays(np.asarray(xy, float).reshape(-1, 2))
+        rays = self.rays(np.asarray(xy, float).reshape(-1, 2), frame)
         depth = np.full(len(rays), np.inf, np.float32)
         found = np.full(len(rays), -1, np.int32)
         maps = self.local_from_camera[frame]

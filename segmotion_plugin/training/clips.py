@@ -7,7 +7,7 @@ Two kinds: *exact* clips hold trajectories computed without pixels (cheap; the t
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.simulation import scenes
+from segmotion_plugin.simulation.field_scenes import FIELD_NAMES
 from segmotion_plugin.simulation.geometry import camera_centers
 from segmotion_plugin.simulation.primitives import Primitive
 from segmotion_plugin.simulation.still_life import still_life
@@ -24,7 +25,8 @@ from segmotion_plugin.simulation.world import World
 from segmotion_plugin.simulation.worlds import random_world, uncrowded
 
 _APPARENT_STRIDE = 4
-_NAMED_SHARE = 0.15
+_NAMED_SHARE = 0.3
+_FIELD_SHARE = 0.6  # of the named scenes: those of the field, which real video has and random worlds lack
 _STILL_LIFE_SHARE = 0.12
 _NAMED_SEEDS = 10**6  # the named scenes of evaluations have smaller seeds
 _Stored = TypeVar("_Stored", bound="StoredClip")
@@ -51,7 +53,13 @@ class StoredClip:
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return cls(**{field.name: archive[field.name] for field in fields(cls)})
+                return cls(
+                    **{
+                        item.name: archive[item.name]
+                        for item in fields(cls)
+                        if item.name in archive or item.default_factory is MISSING
+                    }
+                )
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise SegmotionError(f"{path}: not a {cls.what} ({error}); delete it and it is made anew") from None
 
@@ -73,6 +81,7 @@ class TrainingClip(StoredClip):
         kind: N int32 classes of things, shared by movers and their parked twins; -1 where unknown.
         start: N int32, first frame of the track.
         features: N×D float16 semantic features; D = 0 when they are drawn from `kind`.
+        stuff: N bool, moves without being of an object (flowing water, spray); none where empty.
     """
 
     what = "training clip"
@@ -89,6 +98,7 @@ class TrainingClip(StoredClip):
     kind: np.ndarray
     start: np.ndarray
     features: np.ndarray
+    stuff: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
@@ -97,7 +107,7 @@ def apparent_motion(world: World, tracks: SimulatedTracks) -> np.ndarray:
     before = np.maximum(np.arange(world.num_frames) - _APPARENT_STRIDE, 0)
     stopped = np.einsum("tij,ntj->nti", cameras[:, :, :3], tracks.xyz[:, before]) + cameras[:, :, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = stopped[..., :2] / stopped[..., 2:] * world.focal + np.array([world.width / 2, world.height / 2])
+        pixels = stopped[..., :2] / stopped[..., 2:] * world.focals[:, None] + np.array([world.width / 2, world.height / 2])
         distance = np.linalg.norm(tracks.xy - pixels, axis=2)
     distance[(stopped[..., 2] <= 0) | ~np.isfinite(distance)] = np.nan
     return np.minimum(distance, 1e4).astype(np.float16)
@@ -111,7 +121,8 @@ def named_scene(rng: np.random.Generator, name: str, frames: int, size: tuple[in
 def random_scene(rng: np.random.Generator, frames: int, size: tuple[int, int], named_share: float) -> World:
     """A random world, or by chance one of the named kinds of scene with a seed that no test uses."""
     if rng.random() < named_share:
-        return named_scene(rng, scenes.NAMES[rng.integers(len(scenes.NAMES))], frames, size)
+        names = FIELD_NAMES if rng.random() < _FIELD_SHARE else scenes.NAMES
+        return named_scene(rng, names[rng.integers(len(names))], frames, size)
     return random_world(rng, num_frames=frames, width=size[0], height=size[1])
 
 
@@ -124,7 +135,8 @@ def _at_frames(item: Primitive, frames: np.ndarray) -> Primitive:
 def sped_up(world: World, step: int) -> World:
     """The world seen at every `step`-th frame only: fast movers, of which a tracker loses much."""
     seen = [_at_frames(item, np.arange(0, world.num_frames, step)) for item in world.primitives]
-    return replace(world, primitives=seen, cam_from_world=world.cam_from_world[::step])
+    zoom = None if world.zoom is None else world.zoom[::step]
+    return replace(world, primitives=seen, cam_from_world=world.cam_from_world[::step], zoom=zoom)
 
 
 def hurried(world: World, step: int) -> World:
@@ -142,7 +154,8 @@ def parked(world: World, frame: int, step: int) -> World:
     for item in world.primitives:
         shown = np.full(len(cameras), frame) if item.object_id else np.arange(0, world.num_frames, step)
         still.append(replace(_at_frames(item, shown), object_id=0))
-    return replace(world, primitives=uncrowded(still, camera_centers(cameras)), cam_from_world=cameras)
+    zoom = None if world.zoom is None else world.zoom[::step]
+    return replace(world, primitives=uncrowded(still, camera_centers(cameras)), cam_from_world=cameras, zoom=zoom)
 
 
 def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:
@@ -166,6 +179,7 @@ def exact_clip(seed: int, num_tracks: int = 1500) -> TrainingClip:
         kind=tracks.class_id,
         start=np.where(tracks.query_frame == 0, 0, tracks.query_frame).astype(np.int32),
         features=np.zeros((len(tracks.xy), 0), np.float16),
+        stuff=tracks.stuff,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from segmotion_plugin.ingest import at_working_size, working_size
 from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.simulation.primitives import STUFF
 from segmotion_plugin.simulation.render import SimulatedClip, render
 from segmotion_plugin.simulation.still_life import still_life
 from segmotion_plugin.trackers.dis import sample, track
@@ -18,7 +19,8 @@ _SIZES = ((384, 216), (427, 240), (480, 270))
 _SIZE_SHARES = (0.55, 0.35, 0.1)
 _MOST_TRACKS = 3000
 _FEATURE_EVERY = 6
-_NAMED_SHARE = 0.3
+_NAMED_SHARE = 0.45
+_STILL_NAMED_SHARE = 0.4  # of the static ones that were worlds with movers
 _STILL_SHARE = 0.25  # static worlds, often under a fast camera: parallax is what is most easily taken for motion
 _SPED_UP_SHARE = 0.2  # of the others: movers so fast that the tracker loses much of them
 
@@ -34,7 +36,7 @@ def tracked_clip(seed: int, most_tracks: int = _MOST_TRACKS) -> TrainingClip:
         if kind < 0.4:
             world = still_life(rng, frames, *size)
         else:
-            moving = random_scene(rng, frames * step, size, 0.0)
+            moving = random_scene(rng, frames * step, size, _STILL_NAMED_SHARE)
             world = parked(moving, int(rng.integers(frames * step)), step) if kind < 0.7 else hurried(moving, step)
     elif rng.random() < _SPED_UP_SHARE:
         step = int(rng.choice([2, 3, 4]))
@@ -79,7 +81,8 @@ def labelled_tracks(clip: SimulatedClip) -> tuple[Tracks, np.ndarray, np.ndarray
     """
     tracks, features = described_tracks(list(clip.frames), np.random.default_rng(0), len(clip.frames) * clip.labels[0].size)
     under = clip.labels[_pixels_under(clip, tracks)]
-    return tracks, features, np.bincount(tracks.track_flat, weights=under > 0, minlength=len(tracks)) / tracks.length
+    on_object = (under > 0) & (under != STUFF)
+    return tracks, features, np.bincount(tracks.track_flat, weights=on_object, minlength=len(tracks)) / tracks.length
 
 
 def _pixels_under(clip: SimulatedClip, tracks: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,9 +103,11 @@ def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> Train
     """
     owner, at = tracks.track_flat, _pixels_under(clip, tracks)
     under = clip.labels[at]
-    on_object = np.bincount(owner, weights=under > 0, minlength=len(tracks))
-    mover = 2 * on_object > tracks.length
-    moving = clip.moving[at[0], under] & mover[owner]
+    on_stuff = np.bincount(owner, weights=under == STUFF, minlength=len(tracks))
+    on_object = np.bincount(owner, weights=under > 0, minlength=len(tracks)) - on_stuff
+    mover, stuff = 2 * on_object > tracks.length, 2 * on_stuff > tracks.length
+    of_object = np.where(under == STUFF, 0, under)
+    moving = clip.moving[at[0], of_object] & mover[owner] | stuff[owner]
     depth = np.minimum(clip.depth[at], 6e4).astype(np.float16)
     return TrainingClip(
         size=np.array(clip.labels.shape[:0:-1]),
@@ -113,10 +118,11 @@ def labelled(clip: SimulatedClip, tracks: Tracks, features: np.ndarray) -> Train
         depth=tracks.dense(depth, np.float16(np.nan)),
         moving=tracks.dense(moving, False),
         apparent=np.full((len(tracks), tracks.num_frames), np.nan, np.float16),
-        surface=np.where(mover, _most_frequent(owner, under, len(tracks)), 0).astype(np.int32),
+        surface=np.where(mover | stuff, _most_frequent(owner, under, len(tracks)), 0).astype(np.int32),
         kind=np.full(len(tracks), -1, np.int32),
         start=tracks.first,
         features=features,
+        stuff=stuff,
     )
 
 
