@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from segmotion_4d.readers.depth_maps import DepthFormat, DepthKind, DepthMaps
 from segmotion_4d.readers.mask_folder import MaskFolder, MaskFormat
 from segmotion_4d.readers.tapip3d_tracks import read_tracks
+from segmotion_4d.writing import save_array
 from segmotion_plugin.clip import Clip
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json
@@ -33,6 +35,9 @@ def import_results(
     masks: Path | None = None,
     masks_format: MaskFormat | None = None,
     tracks: Path | None = None,
+    depth: Path | None = None,
+    depth_format: DepthFormat | None = None,
+    depth_kind: DepthKind = "depth",
     settings: MaskSettings | None = None,
     reconstruct: bool = True,
 ) -> dict[str, Any]:
@@ -40,7 +45,8 @@ def import_results(
 
     Masks without tracks: the clip is tracked, and a track belongs to the object on which most of it lies. Tracks without masks: the
     pipeline tells which of them move and cuts the masks. Tracks of objects count as moving in every frame where masks came alone,
-    since masks do not tell when an object rests.
+    since masks do not tell when an object rests. Depth is aligned to the model by its static points, image by image, as that of our
+    own depth models is; given alone, masks and tracks are the pipeline's.
 
     Args:
         source: the video or folder of images.
@@ -48,6 +54,9 @@ def import_results(
         masks: folder of masks, one per frame.
         masks_format: what they mean: `colmap`, `nerfstudio`, `dynamic` or `davis`.
         tracks: npz of TAPIP3D or SpatialTrackerV2.
+        depth: folder or file of depth maps, one per frame or image.
+        depth_format: `npy`, `png16`, `monst3r`, `megasam` or `da3`.
+        depth_kind: whether their values are depth or disparity, up to scale.
         settings: as for `pipeline.masks`.
         reconstruct: find the cameras too.
 
@@ -59,8 +68,12 @@ def import_results(
     """
     settings = settings or MaskSettings()
     settings.check()
-    if masks is None and tracks is None:
-        raise SegmotionError("nothing to import: give --masks DIR with --masks-format, or --tracks FILE, or both")
+    if masks is None and tracks is None and depth is None:
+        raise SegmotionError(
+            "nothing to import: give --masks DIR with --masks-format, --tracks FILE, --depth DIR with --depth-format, or several"
+        )
+    if (depth is None) != (depth_format is None):
+        raise SegmotionError("--depth and --depth-format belong together")
     if (masks is None) != (masks_format is None):
         raise SegmotionError("--masks and --masks-format belong together: the polarity of masks cannot be told from looking at them")
     source, out = Path(source), Path(out)
@@ -68,7 +81,7 @@ def import_results(
     frames_key = source_key(source, settings)
     space = Workspace.create(out, source)
     with space.locked():
-        _import(source, space, frames_key, masks, masks_format, tracks, settings, console, meter)
+        _import(source, space, frames_key, masks, masks_format, tracks, (depth, depth_format, depth_kind), settings, console, meter)
     if reconstruct:
         from segmotion_plugin import pipeline
 
@@ -86,6 +99,7 @@ def _import(
     masks: Path | None,
     masks_format: MaskFormat | None,
     tracks: Path | None,
+    depth: tuple[Path | None, DepthFormat | None, DepthKind],
     settings: MaskSettings,
     console: Console,
     meter: Meter,
@@ -96,6 +110,8 @@ def _import(
             clip, warnings = ingest(source, space, settings, console)
         folder = MaskFolder(masks, masks_format, clip) if masks is not None and masks_format is not None else None
         given = read_tracks(tracks, len(clip), clip.width, clip.height) if tracks is not None else None
+        maps = DepthMaps(depth[0], depth[1], depth[2], clip) if depth[0] is not None and depth[1] is not None else None
+        disparity = [maps.disparity(k) for k in range(len(clip.names))] if maps is not None else []
         with meter.measure("masks and tracks"):
             space.forget("masks")
             frames, full, motion = _complete(clip, space, frames_key, settings, console, folder, given)
@@ -104,6 +120,10 @@ def _import(
         if fresh:
             space.undo()
         raise
+    if disparity:
+        target = space.fresh("motion/disparity")
+        for name, values in zip(clip.names, disparity, strict=True):
+            save_array(target / f"{Path(name).stem}.npy", values)
     save_tracks(space.motion / "tracks.npz", full, motion, clip.width, clip.height)
     with meter.measure("pictures"):
         draw(space, clip.names, (clip.fps or 24.0) * len(clip.names) / len(clip), console, summary)
@@ -115,7 +135,12 @@ def _import(
         )
     report: dict[str, Any] = {
         "input": str(source),
-        "imported": {"masks": str(masks or ""), "masks_format": masks_format or "", "tracks": str(tracks or "")},
+        "imported": {
+            "masks": str(masks or ""),
+            "masks_format": masks_format or "",
+            "tracks": str(tracks or ""),
+            "depth": str(depth[0] or ""),
+        },
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()},
         "seed": settings.seed,
         "frames": len(clip),
@@ -154,10 +179,10 @@ def _complete(
     if folder is not None:
         tracks = _scaled(own, clip.scale)
         return _selected(folder, clip), tracks, motion_from_masks(tracks, folder)
-    assert given is not None
-    tracks = _scaled(given, (1 / clip.scale[0], 1 / clip.scale[1]))
+    tracks = own if given is None else _scaled(given, (1 / clip.scale[0], 1 / clip.scale[1]))
     motion = plan.classify(clip, space, tracks, features, settings, console)
     frames = plan.segment(clip, space, tracks, motion, features, settings, console)
+    given = _scaled(own, clip.scale) if given is None else given
     return frames, given, TrackMotion(given, motion.probability, motion.moving_flat, motion.object_id)
 
 
@@ -211,6 +236,12 @@ class Import:
     """colmap, nerfstudio: black where things move; dynamic: white where things move; davis: object ids."""
     tracks: Path | None = None
     """npz of TAPIP3D or SpatialTrackerV2, over all frames of the input."""
+    depth: Path | None = None
+    """Folder (or npz file) of depth maps, one per frame or image; relative or metric."""
+    depth_format: DepthFormat | None = None
+    """npy or png16: one file per frame; monst3r, megasam, da3: as these programs leave them."""
+    depth_kind: DepthKind = "depth"
+    """Of npy and png16: whether larger is farther (depth) or nearer (disparity)."""
     every: int = 1
     """Take every N-th frame as an image."""
     fps: float | None = None
@@ -233,6 +264,9 @@ class Import:
             masks=self.masks,
             masks_format=self.masks_format,
             tracks=self.tracks,
+            depth=self.depth,
+            depth_format=self.depth_format,
+            depth_kind=self.depth_kind,
             settings=settings,
             reconstruct=self.reconstruct,
         )

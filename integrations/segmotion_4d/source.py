@@ -133,7 +133,7 @@ class Processed:
             if lacking:
                 return (
                     "depth (motion/depth; the builtin preset makes none): make it with "
-                    f"'segmotion run {self._input} {self.out} --preset foundation'"
+                    f"'segmotion run {self._input} {self.out} --preset foundation', or bring your own: 'segmotion import --depth'"
                 )
         if need == "3D tracks" and not (motion / "tracks_3d.npz").is_file():
             return f"3D tracks: make them with 'segmotion reconstruct {self.out}'"
