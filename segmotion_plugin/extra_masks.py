@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.masks import read_brought_keep
+from segmotion_plugin.masks import read_keep_of
 from segmotion_plugin.tiff import as_stored
 
 
@@ -48,12 +48,7 @@ class ExtraMasks:
         """
         if name not in self.found:
             return keep
-        extra = read_brought_keep(self.found[name])
-        if extra.shape != keep.shape:
-            raise SegmotionError(
-                f"{self.found[name]}: {extra.shape[1]}×{extra.shape[0]} pixels, but {name} has {keep.shape[1]}×{keep.shape[0]}; "
-                "masks must have the size of their images"
-            )
+        extra = read_keep_of(self.found[name], name, (keep.shape[1], keep.shape[0]))
         return np.where(extra > 0, keep, np.uint8(0))
 
 

@@ -90,6 +90,23 @@ def read_brought_keep(path: Path) -> np.ndarray:
     return grey
 
 
+def read_keep_of(path: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """`read_brought_keep` for the image (or camera) `name`, which has (width, height) `size` in pixels as stored.
+
+    Raises:
+        SegmotionError: as there, or the mask has another size: COLMAP would look its pixels up as if it had this one.
+    """
+    keep = read_brought_keep(path)
+    found = keep.shape[::-1]
+    if found != size:
+        turned = "; this one seems to lie over a turned view: orientation tags of images do not count" if found == size[::-1] else ""
+        raise SegmotionError(
+            f"{path}: {found[0]}×{found[1]} pixels, but {name} has {size[0]}×{size[1]}; "
+            f"masks must have the size of their images{turned}"
+        )
+    return keep
+
+
 class MotionMasks:
     """Object ids per frame, read from `motion/objects/` one frame at a time.
 

@@ -11,6 +11,7 @@ from support_turns import HEIGHT, ORIENTATION, WIDTH, left_half, picture, write_
 
 from segmotion_plugin import pipeline
 from segmotion_plugin.clip import read_rgb
+from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.extra_masks import read_alpha
 from segmotion_plugin.files import read_json, write_png
 from segmotion_plugin.masks import read_brought_keep, read_grey
@@ -59,6 +60,15 @@ def test_our_masks_lie_on_the_stored_pixels(suffix, tmp_path):
         made = tmp_path / "out" / "images" / entry["name"]
         assert np.abs(np.array(Image.open(made)).astype(int) - picture()).mean() < 8  # nerfstudio reads with Pillow
         assert np.abs(pycolmap.Bitmap.read(str(made), as_rgb=True).to_array().astype(int) - picture()).mean() < 8
+
+
+def test_a_mask_painted_over_the_turned_view_is_told(tmp_path):
+    for number in range(2):
+        path = write_turned(tmp_path / "in" / f"{number}.jpg", 6)
+        write_png(tmp_path / "own" / f"{path.name}.png", np.rot90(left_half(), -1))
+    settings = MaskSettings(masks="none", quiet=True, extra_masks=tmp_path / "own")
+    with pytest.raises(SegmotionError, match="120×160 pixels, but frame_00001.jpg has 160×120.*over a turned view"):
+        pipeline.masks(tmp_path / "in", tmp_path / "out", settings)
 
 
 @pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "tiff_lzw"}])

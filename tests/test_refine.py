@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support_processed import seen_tracks, write_processed
 
+from segmotion_plugin.clip import read_rgb
 from segmotion_plugin.files import write_npz, write_png
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.masks import MotionMasks, keep_from_labels, read_grey, write_keep
@@ -157,6 +158,22 @@ def test_extra_masks_hold_on_the_dropped_object_too(
     for name, labels in zip(names_of(out), true_labels, strict=True):
         keep = read_grey(out / "masks" / f"{Path(name).stem}.png")
         assert np.array_equal(keep, np.minimum(extra, keep_from_labels(labels, RADIUS)))
+
+
+def test_the_alpha_of_the_images_holds_on_the_dropped_object_too(
+    folder: tuple[Path, list[np.ndarray], np.ndarray], no_second_reconstruction: list[int]
+) -> None:
+    out, true_labels, _ = folder
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[HEIGHT - 20 :, :10] = 0
+    for name in names_of(out):
+        image = out / "images" / name
+        write_png(image.with_suffix(".png"), np.dstack([read_rgb(image), alpha]))
+    report = refined(out)
+    for name, labels in zip(names_of(out), true_labels, strict=True):
+        keep = read_grey(out / "masks" / f"{Path(name).stem}.png")
+        assert np.array_equal(keep, np.minimum(alpha, keep_from_labels(labels, RADIUS)))
+    assert report["masks"]["alpha_images"] == len(true_labels)
 
 
 def test_tracks_keep_their_index_in_the_whole_clip(

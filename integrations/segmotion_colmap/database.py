@@ -21,7 +21,7 @@ import numpy as np
 from segmotion_colmap.binary import ColmapBinary
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
-from segmotion_plugin.masks import read_brought_keep
+from segmotion_plugin.masks import read_keep_of
 
 # COLMAP's kMaxNumImages: pair_id = image_id1 · this + image_id2, with image_id1 < image_id2.
 _PAIR_BASE = 2147483647
@@ -94,13 +94,7 @@ def read_keep(masks: Path, name: str, size: tuple[int, int]) -> np.ndarray:
         missing, path = path, (Path(masks) / name).with_suffix(".png")
         if not path.is_file():
             raise SegmotionError(f"{missing}: missing; every image needs a keep mask with this name")
-    keep = read_brought_keep(path)
-    if keep.shape != size[::-1]:
-        raise SegmotionError(
-            f"{path}: {keep.shape[1]}×{keep.shape[0]} pixels, but the camera of {name} has {size[0]}×{size[1]}; "
-            "masks must have the size of their images"
-        )
-    return keep
+    return read_keep_of(path, f"the camera of {name}", size)
 
 
 def _camera_sizes(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ import numpy as np
 from segmotion_colmap.clip_masks import clips_of, find_masks, list_images, looks_ordered
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_json, write_png
-from segmotion_plugin.masks import read_brought_keep
+from segmotion_plugin.masks import read_keep_of
 from segmotion_plugin.ownership import check_target, contains, staged_folder
 from segmotion_plugin.settings import MaskSettings
 
@@ -153,10 +153,5 @@ class OwnMasks:
         """
         if name not in self.found:
             return keep
-        own = read_brought_keep(self.found[name])
-        if own.shape != keep.shape:
-            raise SegmotionError(
-                f"{self.found[name]}: {own.shape[1]}×{own.shape[0]} pixels, but {name} has {keep.shape[1]}×{keep.shape[0]}; "
-                "masks must have the size of their images"
-            )
+        own = read_keep_of(self.found[name], name, (keep.shape[1], keep.shape[0]))
         return np.where(own > 0, keep, np.uint8(0))
