@@ -280,3 +280,31 @@ def _rename_to_jpeg(out: Path) -> None:
     for image in model.images.values():
         image.name = image.name.replace(".png", ".jpg")
     model.write_binary(folder)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_the_gsplat_example_reads_pictures_masks_and_cameras_that_fit(clip, factor):
+    """All that needs no CUDA: what it hands to gsplat, whose pixels have their centres at 0.5, and its loss."""
+    import runpy
+
+    import torch
+
+    _, simulated, folder = clip
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "08_gsplat_masked.py"))
+    views, splats = example["load"](folder / "gsplat", factor)
+    assert len(views) == FRAMES
+    for frame in (0, FRAMES - 1):
+        image, keep, matrix, pose = (part.numpy() for part in views[frame])
+        assert image.dtype == matrix.dtype == pose.dtype == np.float32 and pose.shape == (4, 4)
+        check(simulated, frame, np.round(image * 255).astype(np.uint8), matrix, pose[:3], ~keep, factor)
+    count = len(splats["means"])
+    shapes = {"means": (count, 3), "scales": (count, 3), "colors": (count, 3), "quats": (count, 4), "opacities": (count,)}
+    assert {key: tuple(value.shape) for key, value in splats.items()} == shapes
+    assert all(value.dtype == torch.float32 and torch.isfinite(value).all() for value in splats.values())
+    # What is rendered on movers counts for nothing, and static pixels all the same.
+    image, keep, _, _ = views[0]
+    render = image.clone().requires_grad_()
+    loss = example["masked_loss"](render + torch.where(keep, 0.25, 9.0)[..., None], image, keep)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.25, abs=1e-5)
+    assert (render.grad[~keep] == 0).all() and (render.grad[keep] > 0).all()
