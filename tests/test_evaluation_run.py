@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from segmotion_plugin import cli
 from segmotion_plugin.clip import read_rgb
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.evaluation import methods, report, run, scoring
@@ -87,6 +88,17 @@ def test_roots_are_compared(davis: Path, tmp_path: Path) -> None:
         run.evaluate_davis([davis, davis], [_bright()], tmp_path / "out")
     with pytest.raises(SegmotionError, match="every must be 1 or more"):
         run.evaluate_davis(davis, [_bright()], tmp_path / "out", every=0)
+
+
+@pytest.mark.parametrize("what", ["davis", "invariance"])
+def test_the_command_line_takes_roots_and_names_one_that_is_not_there(
+    what: str, davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(davis), str(tmp_path / "gone"), "--out", str(tmp_path / "out"), "--every-sequence", "2"]
+    assert cli.main(["evaluate", what, *arguments]) == 2
+    assert "gone: no such folder of sequences" in capsys.readouterr().err
+    assert cli.main(["evaluate", what]) == 2
+    assert "no root" in capsys.readouterr().err
 
 
 def test_every_other_sequence_of_a_root(davis: Path, tmp_path: Path) -> None:

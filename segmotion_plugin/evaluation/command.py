@@ -1,4 +1,4 @@
-"""`segmotion evaluate davis | rendered | static | benchmarks`."""
+"""`segmotion evaluate davis | invariance | rendered | static | benchmarks`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Davis:
     """Folder of masks made elsewhere (SEQUENCE/*.png) to score as well."""
     sequences: tuple[str, ...] | None = None
     """Only these sequences."""
-    every: int = 1
+    every_sequence: int = 1
     """Only every so many of a root's sequences, for a quick look."""
     track_baselines: bool = False
     """Score the subspace baseline on track level as well."""
@@ -57,8 +57,38 @@ class Davis:
 
         methods = _methods(self.method, self.predictions, self.mask, self.cameras)
         evaluate_davis(
-            self.roots, methods, self.out, sequences=self.sequences, every=self.every, track_baselines=self.track_baselines
+            self.roots, methods, self.out, sequences=self.sequences, every=self.every_sequence, track_baselines=self.track_baselines
         )
+        print(f"{self.out / 'report.md'}")
+        return 0
+
+
+@dataclass
+class Invariance:
+    """How far J changes when sequences are mirrored, reversed in time, halved in size, compressed, or begin a frame later."""
+
+    roots: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of sequences, as for `davis`."""
+    out: Path = Path("evaluation_invariance")
+    """Folder of the results; what is finished is taken from there."""
+    method: tuple[MethodName, ...] = ("segmotion",)
+    """Methods to score, a row each."""
+    kinds: tuple[Literal["mirrored", "reversed", "half", "jpeg60", "shifted"], ...] = (
+        "mirrored", "reversed", "half", "jpeg60", "shifted",
+    )  # fmt: skip
+    """Only these changes."""
+    sequences: tuple[str, ...] | None = None
+    """Only these sequences."""
+    every_sequence: int = 1
+    """Only every so many of a root's sequences."""
+    mask: Annotated[MaskSettings, tyro.conf.arg(name="")] = field(default_factory=MaskSettings)
+
+    def main(self) -> int:
+        """Run it."""
+        from segmotion_plugin.evaluation.invariance import evaluate_invariance
+
+        methods = _methods(self.method, None, self.mask)
+        evaluate_invariance(self.roots, methods, self.out, kinds=self.kinds, sequences=self.sequences, every=self.every_sequence)
         print(f"{self.out / 'report.md'}")
         return 0
 
@@ -144,6 +174,7 @@ class Benchmarks:
 
 COMMANDS = (
     Annotated[Davis, tyro.conf.subcommand("davis")]
+    | Annotated[Invariance, tyro.conf.subcommand("invariance")]
     | Annotated[Rendered, tyro.conf.subcommand("rendered")]
     | Annotated[Static, tyro.conf.subcommand("static")]
     | Annotated[Benchmarks, tyro.conf.subcommand("benchmarks")]

@@ -147,8 +147,10 @@ def rooted_sequences(
         SegmotionError: as `davis_sequences`; no root; roots or sequences of the same name.
     """
     labels = [Path(root).resolve().name for root in roots]
-    if not roots or len(set(labels)) < len(labels):
-        raise SegmotionError(f"roots need names of their own to tell their results apart; got {', '.join(labels) or 'no root'}")
+    if not roots:
+        raise SegmotionError("no root folder of sequences was given; name one or more")
+    if len(set(labels)) < len(labels):
+        raise SegmotionError(f"roots need names of their own to tell their results apart; got {', '.join(labels)}")
     if len(roots) == 1:
         return [(labels[0], sequence) for sequence in davis_sequences(roots[0], names, **layout)]
     pairs = [(label, item) for label, root in zip(labels, roots, strict=True) for item in davis_sequences(root, **layout)]
@@ -161,6 +163,18 @@ def rooted_sequences(
     if missing:
         raise SegmotionError(f"{', '.join(labels)}: no sequence named {', '.join(missing)}.\nThere are: {', '.join(sorted(found))}")
     return [pair for pair in pairs if pair[1].name in wanted]
+
+
+def every_nth(pairs: Sequence[tuple[str, VideoSequence]], every: int) -> list[tuple[str, VideoSequence]]:
+    """Every so many of each root's sequences, beginning with the first; `pairs` as from `rooted_sequences`.
+
+    Raises:
+        SegmotionError: a step below 1.
+    """
+    if every < 1:
+        raise SegmotionError(f"every must be 1 or more, got {every}")
+    roots = dict.fromkeys(root for root, _ in pairs)
+    return [pair for root in roots for pair in [pair for pair in pairs if pair[0] == root][::every]]
 
 
 def paired_sequence(name: str, images: Path, masks: Path) -> VideoSequence:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.evaluation.datasets import SEQUENCE_LISTS, label_files, list_images, rooted_sequences
+from segmotion_plugin.evaluation.datasets import SEQUENCE_LISTS, every_nth, label_files, list_images, rooted_sequences
 from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share
 from segmotion_plugin.evaluation.report import Evaluation, contact_sheet, summary_rows, worst_frames, write_report
@@ -59,11 +59,7 @@ def evaluate_davis(
         SegmotionError: data that cannot be read, or masks that do not fit.
     """
     several = [roots] if isinstance(roots, Path | str) else list(roots)
-    if every < 1:
-        raise SegmotionError(f"every must be 1 or more, got {every}")
-    found = rooted_sequences(several, sequences, resolution=resolution, annotations=annotations)
-    place = [sum(other == root for other, _ in found[:index]) for index, (root, _) in enumerate(found)]
-    found = [pair for pair, number in zip(found, place, strict=True) if number % every == 0]
+    found = every_nth(rooted_sequences(several, sequences, resolution=resolution, annotations=annotations), every)
     out = claim(Path(out))
     evaluations = []
     for method in methods:
