@@ -53,7 +53,7 @@ class ExtraMasks:
 
 
 def read_alpha(image: Path) -> np.ndarray | None:
-    """H×W uint8 alpha of an image as stored, orientation tags ignored; None where it has none.
+    """H×W uint8 alpha of an image as stored, orientation tags ignored; None where it has none, or Pillow does not know the format.
 
     Raises:
         SegmotionError: the image is missing or cannot be read.
@@ -65,7 +65,9 @@ def read_alpha(image: Path) -> np.ndarray | None:
             if not opened.has_transparency_data:
                 return None
             return np.array(opened.convert("RGBA").getchannel("A"))
-    except (UnidentifiedImageError, OSError) as error:
+    except UnidentifiedImageError:
+        return None  # formats that Pillow does not know; damaged images are told where they are read
+    except OSError as error:
         raise SegmotionError(f"{image}: not a readable image ({error})") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,12 @@ def as_stored(data: np.ndarray) -> np.ndarray:
     changed = data.copy()
     changed[at : at + 2] = np.frombuffer(struct.pack(f"{order}H", 1), np.uint8)
     return changed
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a file is a TIFF that an orientation tag turns."""
+    data = np.fromfile(path, np.uint8)
+    return not np.array_equal(as_stored(data), data)
 
 
 def _place_of_orientation(data: bytes) -> tuple[str, int] | None:

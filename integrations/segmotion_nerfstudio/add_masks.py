@@ -16,6 +16,7 @@ from segmotion_plugin.clip import natural_key
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json
 from segmotion_plugin.settings import MaskSettings
+from segmotion_plugin.tiff import is_turned
 
 
 def add_masks(
@@ -121,6 +122,9 @@ def _check(root: Path, transforms: Path, meta: dict[str, Any], paths: list[Path]
         )
     if meta.get("camera_model") == "EQUIRECTANGULAR":
         raise SegmotionError(f"{transforms}: equirectangular pictures cannot be masked; cut them into perspective views first")
+    turned = next((path for path in paths if path.suffix.lower() in (".tif", ".tiff") and is_turned(path)), None)
+    if turned is not None:
+        raise SegmotionError(f"{turned}: nerfstudio turns this TIFF by its orientation tag, COLMAP does not; save it without")
     if rerun_sfm and {path.parent for path in paths} != {root / "images"}:
         raise SegmotionError(f"{transforms}: --rerun-sfm needs all images in {root / 'images'}; leave it out to add masks alone")
     placing.check_free(root)

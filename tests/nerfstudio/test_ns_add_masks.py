@@ -11,6 +11,7 @@ import pytest
 from segmotion_nerfstudio.add_masks import add_masks
 from segmotion_nerfstudio.dataparser import SegmotionDataParserConfig
 from support_processed import write_dataset_of_others
+from support_turns import write_turned
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json, write_png
@@ -104,6 +105,8 @@ def test_datasets_that_cannot_be_used_are_named(dataset, tmp_path, monkeypatch):
     refused("two frames are called frame_00001", frames=[meta["frames"][0], meta["frames"][0]])
     refused("its camera 48×32", w=48, h=32)
     refused("equirectangular", camera_model="EQUIRECTANGULAR")
+    write_turned(dataset / "images" / "turned.tif", 6)
+    refused("turned.tif: nerfstudio turns this TIFF", frames=[{**meta["frames"][0], "file_path": "images/turned.tif"}])
     (dataset / "transforms.json").write_text("{")
     with pytest.raises(SegmotionError, match="not a nerfstudio dataset"):
         add_masks(dataset, settings)

@@ -36,11 +36,13 @@ def test_nerfstudio_turns_images_only_where_their_sizes_differ(same_dimensions, 
     assert np.abs(image - expected).mean() < 12
 
 
-def test_nerfstudio_reads_images_as_stored(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_nerfstudio_reads_images_as_stored_but_turns_tiffs(suffix, tmp_path):
     from types import SimpleNamespace
 
     from nerfstudio.data.datasets.base_dataset import InputDataset
 
-    source = write_turned(tmp_path / "a.jpg", 6)
+    source = write_turned(tmp_path / f"a.{suffix}", 6)
+    expected = picture() if suffix == "jpg" else np.rot90(picture(), -1)
     dataset = SimpleNamespace(_dataparser_outputs=SimpleNamespace(image_filenames=[source]), scale_factor=1.0)
-    assert np.abs(InputDataset.get_numpy_image(dataset, 0).astype(int) - picture()).mean() < 8
+    assert np.abs(InputDataset.get_numpy_image(dataset, 0).astype(int) - expected).mean() < 8
