@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from segmotion_plugin.errors import SegmotionError
@@ -26,8 +29,55 @@ _GROUP = "segmotion.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit status: 0 done, 2 for what the user can mend, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command. Exit status: 0 done, 1 a fault of ours, 2 what the user can mend, 130 interrupted.
+
+    From the shell (without `argv`) the work is done in a child process, so that a library which crashes on damaged input takes
+    that one down and not the words about it.
+    """
+    if argv is None and hasattr(os, "fork"):
+        return contained(lambda: run(sys.argv[1:]))
+    return run(list(sys.argv[1:] if argv is None else argv))
+
+
+def contained(work: Callable[[], int]) -> int:
+    """Do some work in a forked child and return its exit status; a child that is ended by a signal is told of in one line."""
+    asked = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # until both know what to do with them
+    child = os.fork()  # before anything heavy is imported, so it costs milliseconds and no thread is there to be lost
+    if child == 0:
+        status = 1
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+            status = work()
+        except SystemExit as stop:  # of the parser of arguments, which has said why
+            status = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+    # Ctrl-C reaches the child by itself; other signals that ask us to end are handed on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+    _, ended = os.waitpid(child, 0)
+    if os.WIFEXITED(ended):
+        return os.WEXITSTATUS(ended)
+    number = os.WTERMSIG(ended)
+    if number in (signal.SIGINT, signal.SIGTERM):
+        print("\nsegmotion: interrupted; the same command goes on from what is stored", file=sys.stderr)
+        return 130
+    why = (
+        "most likely the memory did not suffice; --target-frames and --work-size take less"
+        if number == signal.SIGKILL
+        else "a library crashed, most often on a damaged file; leave out files that other programs cannot read either"
+    )
+    print(f"segmotion: the work was ended by signal {number} ({signal.strsignal(number)}): {why}", file=sys.stderr)
+    return 2
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command in this process; see `main`."""
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -49,6 +99,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"segmotion: {where}{error.strerror or error} (--debug shows where)", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("segmotion: the memory does not suffice; --target-frames and --work-size take less", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        report = _fault_report(arguments)
+        print(f"segmotion: a fault of ours ({type(error).__name__}: {error}); please report it with {report}", file=sys.stderr)
+        return 1
+
+
+def _fault_report(arguments: list[str]) -> str:
+    """Write what is known about the exception that is being handled into a file of its own; its path."""
+    from segmotion_plugin import __version__
+
+    told = f"segmotion {__version__}, Python {sys.version}, {sys.platform}\narguments: {arguments}\n\n{traceback.format_exc()}"
+    handle, path = tempfile.mkstemp(prefix="segmotion-fault-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        file.write(told)
+    return path
 
 
 def _dispatch(arguments: list[str]) -> int:

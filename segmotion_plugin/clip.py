@@ -10,13 +10,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.parallel import in_order
 from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.reading import check_pixels
 from segmotion_plugin.tiff import as_stored
+
+if TYPE_CHECKING:
+    import av
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 VIDEO_HINT = "a video file that FFmpeg reads (mp4, mov, mkv, webm, avi, …) or a folder of images (png, jpg, tif, bmp, webp)"
@@ -75,7 +80,8 @@ class Clip:
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorting key by which frame2 comes before frame10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    # Only these ten are numbers to everybody; "²" is a digit to Python that int() refuses.
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -87,10 +93,31 @@ def read_rgb(path: Path) -> np.ndarray:
     import cv2
 
     data = as_stored(np.fromfile(path, np.uint8))
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+    check_pixels(*_announced_size(path), path)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+    except cv2.error:  # OpenCV has bounds of its own
+        image = None
     if image is None:
         raise SegmotionError(f"{path}: this file is {'empty' if not len(data) else 'not a readable image'}; mend or remove it")
     return image[..., ::-1]
+
+
+def _announced_size(path: Path) -> tuple[int, int]:
+    """(width, height) that a picture's header tells; (0, 0) where it tells none."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        raise SegmotionError(f"{path}: more pixels than can be read; make it smaller") from None
+    except Exception:  # whatever is wrong with it, the reader says
+        return 0, 0
 
 
 class ImageFolder:
@@ -124,6 +151,8 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.announced = 0
+        """Frames that the file says it has, known once it is being read; 0 where it does not say."""
         self.fps: float | None = None
         self.warnings: list[str] = []
         if self.path.stat().st_size == 0:
@@ -142,24 +171,51 @@ class VideoFile:
                 raise SegmotionError(f"{self.path}: the file has no video stream.\nExpected {VIDEO_HINT}.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            self.announced = stream.frames
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else 30.0
-            number = 0
+            number = packets = 0
+            check_pixels(stream.codec_context.width, stream.codec_context.height, self.path)
             try:
-                for frame in container.decode(stream):
-                    image = frame.to_ndarray(format="rgb24")
-                    turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
-                    time = float(frame.time) if frame.time is not None else number / self.fps
-                    yield SourceFrame(self.path.name, number, time), np.ascontiguousarray(np.rot90(image, turns))
-                    number += 1
+                for packet in container.demux(stream):
+                    packets += packet.size > 0
+                    for frame in packet.decode():
+                        check_pixels(frame.width, frame.height, self.path)
+                        image = displayed(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+                        time = float(frame.time) if frame.time is not None else number / self.fps
+                        yield SourceFrame(self.path.name, number, time), image
+                        number += 1
             except av.error.FFmpegError as error:
                 if number == 0:
                     raise SegmotionError(f"{self.path}: no frame could be decoded ({_first_line(error)})") from None
                 self.warnings.append(f"{self.path.name} is damaged after frame {number - 1}: the rest was left out")
-            if not self.warnings and stream.frames and number < stream.frames - 1:
+            # A clip that was trimmed without encoding it anew holds more packets than it shows; one that was cut off holds fewer.
+            if not self.warnings and stream.frames and packets < stream.frames - 1:
                 self.warnings.append(
-                    f"{self.path.name} announces {stream.frames} frames but holds {number}: it seems cut off; what is there was used"
+                    f"{self.path.name} announces {stream.frames} frames but holds {packets}: it seems cut off; what is there was used"
                 )
+
+
+def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+    """The 2×2 linear part of a frame's display matrix, rows by source axis (x, y), or None where it has none."""
+    from av.sidedata.sidedata import Type
+
+    data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # the stub knows names only
+    return None if data is None else np.frombuffer(bytes(data), "=i4").reshape(3, 3)[:2, :2].astype(np.float64)
+
+
+def displayed(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """An H×W×3 picture mirrored and turned by quarters as its display matrix says (FFmpeg's libavutil/display.h).
+
+    Other angles than quarters are taken to the nearest one.
+    """
+    if matrix is None or not matrix.any():
+        return image
+    if abs(matrix[0, 0]) + abs(matrix[1, 1]) >= abs(matrix[0, 1]) + abs(matrix[1, 0]):
+        across, down = matrix[0, 0], matrix[1, 1]
+    else:
+        image, across, down = image.transpose(1, 0, 2), matrix[1, 0], matrix[0, 1]
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 def open_source(path: Path, fps: float | None = None) -> ImageFolder | VideoFile:

@@ -58,8 +58,16 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is none, not UTF-8, or nested too deep.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def write_png(path: Path | str, image: np.ndarray, *copies: Path | str, compression: int = 3) -> None:

@@ -12,14 +12,16 @@ import numpy as np
 from segmotion_plugin.clip import Clip, ImageFolder, SourceFrame, VideoFile, open_source
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.extra_masks import read_alpha
-from segmotion_plugin.files import read_json, write_json, write_png
+from segmotion_plugin.files import write_json, write_png
 from segmotion_plugin.progress import Console
 from segmotion_plugin.rawstore import RawStore
+from segmotion_plugin.reading import FramesFile, inside, read_checked
 from segmotion_plugin.settings import MaskSettings, fingerprint
 from segmotion_plugin.shots import CutDetector
 from segmotion_plugin.workspace import Workspace
 
 _MOST_ENLARGED = 2.0
+_WORK_BYTES = 6.0  # per working pixel: the frame 3, flows 2, features and soft masks less than 1
 _KEPT_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
@@ -54,7 +56,7 @@ def ingest(path: Path, space: Workspace, settings: MaskSettings, console: Consol
     """
     key = source_key(path, settings)
     raw = space.work / "frames.raw"
-    if not (space.done("frames", key) and raw.is_file()):
+    if not (space.done("frames", key) and _whole_frames(raw, space.info("frames"))):
         try:
             info = _decode(path, raw, settings, console)
         except (SegmotionError, OSError):
@@ -90,12 +92,27 @@ def ingest(path: Path, space: Workspace, settings: MaskSettings, console: Consol
     return clip, info["warnings"]
 
 
-def load_frames_json(out: Path) -> dict:
-    """Read `motion/frames.json`."""
+def _whole_frames(raw: Path, info: dict) -> bool:
+    """Whether the working frames are all there; a full disk or a power cut may have left fewer than were recorded."""
+    try:
+        return raw.stat().st_size >= len(info["source"]) * int(np.prod(info["work_size"])) * 3
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def load_frames_json(out: Path) -> FramesFile:
+    """Read `motion/frames.json`.
+
+    Raises:
+        SegmotionError: it is missing, damaged, or names images outside of their folder.
+    """
     path = Path(out) / "motion" / "frames.json"
     if not path.is_file():
         raise SegmotionError(f"{path}: missing; make it with 'segmotion masks INPUT {out}'")
-    return read_json(path)
+    frames = read_checked(path, FramesFile, f"make it anew with 'segmotion masks INPUT {out}'")
+    for entry in frames["images"]:
+        inside(Path(out) / "images", entry["name"], path)
+    return frames
 
 
 def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> dict:
@@ -115,6 +132,7 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
                 if min(width, height) < 32:
                     raise SegmotionError(f"{path}: {width}×{height} pixels are too few; 32×32 is the least")
                 size = working_size(width, height, settings.work_size)
+                _check_room(raw.parent, announced(source), size, path)
                 frames = RawStore(raw, (size[1], size[0], 3), np.uint8)
             if image.shape[:2] != (height, width):
                 raise SegmotionError(f"{path}: the picture size changes at frame {entry.number}; cut the video there")
@@ -137,6 +155,22 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
         "shots": list(zip(bounds[:-1], bounds[1:], strict=True)),
         "warnings": list(source.warnings),
     }
+
+
+def announced(source: ImageFolder | VideoFile) -> int:
+    """Number of frames that the input says it has; 0 where it does not."""
+    return len(source.files) if isinstance(source, ImageFolder) else source.announced
+
+
+def _check_room(folder: Path, count: int, size: tuple[int, int], path: Path) -> None:
+    """Stop where the disk cannot hold the intermediate files of so many frames; better now than in an hour."""
+    need = count * size[0] * size[1] * _WORK_BYTES
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise SegmotionError(
+            f"{path}: {count} frames take {need / 1e9:.0f} GB of intermediate files, and {folder} has {free / 1e9:.0f} GB free; "
+            "cut the video, or give a smaller --work-size"
+        )
 
 
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:

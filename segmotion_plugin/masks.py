@@ -50,7 +50,7 @@ def read_grey(path: Path) -> np.ndarray:
             return np.array(image, dtype=np.uint8)
     except FileNotFoundError:
         raise SegmotionError(f"{path}: no such mask") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SegmotionError(f"{path}: not a readable image ({error})") from None
 
 

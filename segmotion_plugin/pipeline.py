@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import zipfile
+import zlib
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +18,7 @@ from segmotion_plugin.files import read_json, write_json, write_npz
 from segmotion_plugin.ingest import ingest
 from segmotion_plugin.mask_files import MaskSummary, write_masks
 from segmotion_plugin.progress import Console, Meter
-from segmotion_plugin.settings import MaskSettings, ReconstructSettings, fingerprint
+from segmotion_plugin.settings import MaskSettings, ReconstructSettings, check_dilate, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
@@ -146,9 +148,12 @@ def reconstruct(
         The report, with `reconstruction: {status, reason, …}`. Where no reconstruction is possible the status is not "ok", masks are
         kept and there is no `transforms.json`.
     """
+    settings = settings or ReconstructSettings()
+    settings.check()
+    check_dilate(dilate)
     space = Workspace.open(Path(out), write=True)
     with space.locked():
-        return _reconstruct(space, settings or ReconstructSettings(), extra_masks, dilate, unmasked, Console(quiet))
+        return _reconstruct(space, settings, extra_masks, dilate, unmasked, Console(quiet))
 
 
 def _reconstruct(
@@ -186,17 +191,17 @@ def run(
 ) -> dict[str, Any]:
     """The main job: `masks`, then `reconstruct`. Returns the report."""
     settings = settings or MaskSettings()
+    (reconstruction or ReconstructSettings()).check()  # before the masks, which take long
     masks(source, out, settings)
     return reconstruct(out, reconstruction, unmasked=settings.masks == "none", quiet=settings.quiet)
 
 
 def _stored_tracks(space: Workspace, key: str, make) -> Tracks:  # noqa: ANN001
-    path = space.work / "tracks.npz"
-    if space.done("tracks", key) and path.is_file():
-        with np.load(path, allow_pickle=False) as data:
-            return Tracks(
-                data["first"], data["offset"], data["xy"], data["visible"], data["confidence"], data["query"], int(data["frames"])
-            )
+    path, flow = space.work / "tracks.npz", space.work / "flow.raw"
+    stored = _stored(path) if space.done("tracks", key) and _bytes(flow) >= space.info("tracks").get("flow_bytes", 0) else {}
+    if stored:
+        flat = stored["xy"], stored["visible"], stored["confidence"]
+        return Tracks(stored["first"], stored["offset"], *flat, stored["query"], int(stored["frames"]))
     space.forget("tracks", "motion")
     tracks = make()
     write_npz(
@@ -209,15 +214,28 @@ def _stored_tracks(space: Workspace, key: str, make) -> Tracks:  # noqa: ANN001
         query=tracks.query_frame,
         frames=np.array(tracks.num_frames),
     )
-    space.finish("tracks", key)
+    space.finish("tracks", key, {"flow_bytes": _bytes(flow)})
     return tracks
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _stored(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an intermediate file; none where it is missing or damaged, so that its stage is done anew."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
 
 
 def _stored_motion(space: Workspace, key: str, tracks: Tracks, make) -> TrackMotion:  # noqa: ANN001
     path = space.work / "motion.npz"
-    if space.done("motion", key) and path.is_file():
-        with np.load(path, allow_pickle=False) as data:
-            return TrackMotion(tracks, data["probability"], data["moving"], data["object_id"])
+    stored = _stored(path) if space.done("motion", key) else {}
+    if stored:
+        return TrackMotion(tracks, stored["probability"], stored["moving"], stored["object_id"])
     space.forget("motion")
     motion = make()
     write_npz(path, probability=motion.probability, moving=motion.moving_flat, object_id=motion.object_id)

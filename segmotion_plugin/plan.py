@@ -64,7 +64,10 @@ class Plan:
         path = space.work / "features.raw"
         store_shape = (*EfficientNetLite0.output_shape(*clip.work_size), Projection.CHANNELS)
         if space.done("features", key) and path.is_file():
-            return RawStore(path, store_shape, np.float16)
+            stored = RawStore(path, store_shape, np.float16)
+            if len(stored) >= len(clip):
+                return stored
+            stored.close()
         space.forget("features")
         path.unlink(missing_ok=True)
         network = EfficientNetLite0()

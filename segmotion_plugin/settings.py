@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from segmotion_plugin.errors import SegmotionError
+
+_MOST_DILATE = 1000.0  # pixels: more than any mask is wrong by, and less than what takes minutes to grow
 
 
 @dataclass
@@ -72,11 +75,10 @@ class MaskSettings:
             raise SegmotionError(f"--every {self.every}: must be 1 or more")
         if self.target_frames is not None and self.target_frames < 2:
             raise SegmotionError(f"--target-frames {self.target_frames}: must be 2 or more")
-        if self.dilate is not None and self.dilate < 0:
-            raise SegmotionError(f"--dilate {self.dilate}: must be 0 or more")
-        if self.work_size < 128:
-            raise SegmotionError(f"--work-size {self.work_size}: must be 128 or more")
-        if self.fps is not None and self.fps <= 0:
+        check_dilate(self.dilate)
+        if not 128 <= self.work_size <= 8192:
+            raise SegmotionError(f"--work-size {self.work_size}: must lie between 128 and 8192")
+        if self.fps is not None and not 0 < self.fps < math.inf:
             raise SegmotionError(f"--fps {self.fps}: must be above 0")
         if self.extra_masks is not None and not Path(self.extra_masks).is_dir():
             raise SegmotionError(f"{self.extra_masks}: no such folder (--extra-masks)")
@@ -103,6 +105,20 @@ class ReconstructSettings:
     after all and unmasked, and the cameras are found again where that frees much; 0 is off."""
     downscales: int = 3
     """How many times images and masks are halved for nerfstudio (images_2, images_4, images_8)."""
+
+    def check(self) -> None:
+        """Raise SegmotionError for values out of range."""
+        for name, value, least, most in (("downscales", self.downscales, 0, 8), ("refine", self.refine, 0, 10)):
+            if not least <= value <= most:
+                raise SegmotionError(f"--{name} {value}: must lie between {least} and {most}")
+        if self.threads != -1 and self.threads < 1:
+            raise SegmotionError(f"--threads {self.threads}: must be 1 or more, or -1 for all cores")
+
+
+def check_dilate(dilate: float | None) -> None:
+    """Raise SegmotionError for a number of pixels that masks cannot be grown by."""
+    if dilate is not None and not 0 <= dilate <= _MOST_DILATE:
+        raise SegmotionError(f"--dilate {dilate}: must lie between 0 and {_MOST_DILATE:.0f} pixels")
 
 
 def fingerprint(*parts: object) -> str:

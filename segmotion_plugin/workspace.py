@@ -27,6 +27,7 @@ _MADE_CAMERAS = r"colmap/(database\.db.*|(mapping|sparse|masks)/.*|pairs.*)|spar
 _MADE = rf"images(_\d+)?/{_FRAME}|{MADE_MASKS}|{_MADE_CAMERAS}"
 # Of these, what is changed in place while a run goes on; masks and pictures, which users paint, only while we draw them anew.
 _REWRITTEN = rf"motion/(?!objects/).*|(images|masks)_\d+/.*|{_MADE_CAMERAS}"
+_PARSERS = r"motion/dynamic/.*"  # made by the data parser while nerfstudio trains, whenever they are older than the masks
 _WORK_FILE = re.compile(r".*\.(raw|npz)")
 # Results that belong to the masks and images they were made from.
 _OF_MASKS = ("transforms.json", "sparse_pc.ply", "motion/tracks_3d.npz", "colmap/sparse")
@@ -121,10 +122,10 @@ class Workspace:
     def _check_ours(self, *but: str) -> None:
         """Stop where results would take the place of files that are not ours."""
         names = [path.name for path in self.out.iterdir() if _RESULTS.fullmatch(path.name) and path.name not in but]
-        adopted = None
+        adopted = _PARSERS
         if not self.manifest.known:  # a folder of 0.1.0; in a nerfstudio dataset only the masks were ours
             key = self.info_of("images").get("key")
-            adopted = None if key is None else MADE_MASKS if key == "nerfstudio" else _MADE
+            adopted = _PARSERS if key is None else MADE_MASKS if key == "nerfstudio" else _MADE
         self.manifest.check(*names, adopted=adopted, advice="move it elsewhere, or give another folder for the results")
 
     def _load(self) -> None:

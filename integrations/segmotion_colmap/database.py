@@ -22,6 +22,7 @@ from segmotion_colmap.binary import ColmapBinary
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import atomic_path
 from segmotion_plugin.masks import read_keep_of
+from segmotion_plugin.reading import inside
 
 # COLMAP's kMaxNumImages: pair_id = image_id1 · this + image_id2, with image_id1 < image_id2.
 _PAIR_BASE = 2147483647
@@ -89,7 +90,7 @@ def read_keep(masks: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     Raises:
         SegmotionError: there is none, or one of another size.
     """
-    path = Path(masks) / f"{name}.png"
+    path = inside(masks, f"{name}.png", "the database or model")
     if not path.is_file():
         missing, path = path, (Path(masks) / name).with_suffix(".png")
         if not path.is_file():
@@ -105,25 +106,25 @@ def _camera_sizes(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 def kept_keypoints(xy: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """N bool: COLMAP's own rule, that the mask at (⌊x⌋, ⌊y⌋) is not 0; positions beyond the mask are dropped."""
     position = np.floor(xy).astype(np.int64)
-    inside = ((position >= 0) & (position < np.array(keep.shape[::-1]))).all(axis=1)
+    within = ((position >= 0) & (position < np.array(keep.shape[::-1]))).all(axis=1)
     kept = np.zeros(len(xy), bool)
-    kept[inside] = keep[position[inside, 1], position[inside, 0]] > 0
+    kept[within] = keep[position[within, 1], position[within, 0]] > 0
     return kept
 
 
 def keypoints(database: Path) -> dict[str, np.ndarray]:
     """N×2 float32 keypoint positions of every image, by name."""
-    with _connect(database) as connection:
+    with _connect(database) as connection, _sound(database):
         rows = connection.execute(
             "SELECT i.name, k.rows, k.cols, k.data FROM images i LEFT JOIN keypoints k USING (image_id)"
         ).fetchall()
-    return {name: _matrix(data, count or 0, columns or 2, np.float32)[:, :2] for name, count, columns, data in rows}
+        return {name: _matrix(data, count or 0, columns or 2, np.float32)[:, :2] for name, count, columns, data in rows}
 
 
 def masked_keypoints(database: Path, masks: Path) -> dict[str, int]:
     """Number of keypoints in masked pixels per image, for images that have any."""
     found = {}
-    with _connect(database) as connection:
+    with _connect(database) as connection, _sound(database):
         sizes = _camera_sizes(connection)
     for name, xy in sorted(keypoints(database).items()):
         count = int((~kept_keypoints(xy, read_keep(masks, name, sizes[name]))).sum())
@@ -169,7 +170,7 @@ def filter_database(
             temporary = Path(folder) / "database.db"
         else:
             temporary = stack.enter_context(atomic_path(output))
-        with _connect(database) as source, closing(sqlite3.connect(temporary)) as copy:
+        with _connect(database) as source, closing(sqlite3.connect(temporary)) as copy, _sound(database):
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
             kept = _filter_features(copy, Path(masks), report)
@@ -207,7 +208,22 @@ def _put_back(copy: Path, database: Path) -> None:
 
 
 def _matrix(data: bytes | None, rows: int, columns: int, kind: type) -> np.ndarray:
+    if not isinstance(data or b"", bytes) or not isinstance(rows, int) or not isinstance(columns, int):
+        raise ValueError("a table holds values of another type")
     return np.frombuffer(data or b"", dtype=kind).reshape(rows, columns)
+
+
+@contextlib.contextmanager
+def _sound(database: Path) -> Iterator[None]:
+    """Tell of contents that no COLMAP writes: rows of other sizes or types, matches of images that are not there.
+
+    Raises:
+        SegmotionError: in one line.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, sqlite3.DatabaseError) as error:
+        raise SegmotionError(f"{database}: a damaged database ({type(error).__name__}: {error}); make it anew with COLMAP") from None
 
 
 def _filter_features(connection: sqlite3.Connection, masks: Path, report: FilterReport) -> dict[int, np.ndarray]:

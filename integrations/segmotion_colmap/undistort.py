@@ -10,6 +10,7 @@ import numpy as np
 from segmotion_colmap.database import read_keep
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
+from segmotion_plugin.reading import inside
 from segmotion_plugin.reconstruct import model_files
 from segmotion_plugin.reconstruct.database import image_size
 
@@ -59,7 +60,7 @@ def undistort_masks(model: Path, masks: Path, output: Path, undistorted: Path | 
         plain = _as_pictured(plain, camera, undistorted, image.name)
         if key != (image.camera_id, plain.camera_id):  # images of one camera mostly follow each other
             key, position = (image.camera_id, plain.camera_id), _source_positions(plain, camera)
-        write_png(Path(output) / f"{image.name}.png", _nearest(keep, position))
+        write_png(inside(output, f"{image.name}.png", model), _nearest(keep, position))
         names.append(image.name)
     if not names:
         raise SegmotionError(f"{undistorted}: holds none of the images of {model}")

@@ -15,6 +15,7 @@ from segmotion_nerfstudio import placing, reconstruction
 from segmotion_plugin.clip import natural_key
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json
+from segmotion_plugin.reading import checked, inside
 from segmotion_plugin.settings import MaskSettings
 from segmotion_plugin.tiff import is_turned
 
@@ -97,6 +98,10 @@ def _read(transforms: Path) -> dict[str, Any]:
         meta = read_json(transforms)
         frames = meta["frames"]
         usable = bool(frames) and all("file_path" in frame and "transform_matrix" in frame for frame in frames)
+        for frame in frames:
+            inside(transforms.parent, frame["file_path"], transforms)
+            for side in ("w", "h"):
+                checked(frame.get(side, meta.get(side)), float | None, transforms, f"{side} of a camera must be a number")  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError) as error:
         raise SegmotionError(f"{transforms}: not a nerfstudio dataset ({type(error).__name__}: {error})") from None
     if not usable:

@@ -13,6 +13,7 @@ from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.mask_files import check_image_masks
 from segmotion_plugin.progress import Console
+from segmotion_plugin.reading import FramesFile
 from segmotion_plugin.settings import ReconstructSettings
 from segmotion_plugin.workspace import Workspace
 
@@ -99,7 +100,7 @@ def _cameras(model: Path, names: list[str], frames: list[int] | None = None) -> 
     return cameras_from_reconstruction(read_model(model), names, frames)
 
 
-def _groups(frames: dict[str, Any]) -> list[list[str]]:
+def _groups(frames: FramesFile) -> list[list[str]]:
     groups: list[list[str]] = [[] for _ in frames["shots"]]
     stops = np.array([stop for _, stop in frames["shots"]])
     for entry in frames["images"]:
@@ -107,7 +108,7 @@ def _groups(frames: dict[str, Any]) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-def write_dataset(out: Path, frames: dict[str, Any], downscales: int) -> dict[str, Any]:
+def write_dataset(out: Path, frames: FramesFile, downscales: int) -> dict[str, Any]:
     """Write `transforms.json`, `sparse_pc.ply`, downscaled copies and `motion/tracks_3d.npz` of a reconstructed folder.
 
     Args:

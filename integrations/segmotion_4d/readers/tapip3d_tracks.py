@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.reading import MOST_OBSERVATIONS, npz_shapes
 from segmotion_plugin.tracks import Tracks
 
 _KEYS = ("coords", "extrinsics", "intrinsics", "visibs")
@@ -39,12 +40,15 @@ def read_tracks(path: Path, frames: int, width: int, height: int) -> Tracks:
     if not path.is_file():
         raise SegmotionError(f"{path}: no such track file")
     try:
+        shapes = npz_shapes(path)
+        if np.prod(shapes.get("coords", (0,))[:2], dtype=float) > MOST_OBSERVATIONS:
+            raise SegmotionError(f"{path}: {shapes['coords'][:2]} frames and tracks are more than can be read; thin the tracks")
         with np.load(path, allow_pickle=False) as data:
             missing = [key for key in _KEYS if key not in data.files]
             if missing:
                 raise SegmotionError(f"{path}: not in TAPIP3D's layout, it lacks {', '.join(missing)}")
             coords, extrinsics, intrinsics, visible = (np.asarray(data[key]) for key in _KEYS)
-        own_height, own_width = _picture_size(path)
+        own_height, own_width = _picture_size(shapes)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, SegmotionError):
             raise
@@ -73,18 +77,12 @@ def read_tracks(path: Path, frames: int, width: int, height: int) -> Tracks:
     return Tracks.from_dense(np.where(run[..., None], xy, np.nan)[:, used].transpose(1, 0, 2), seen[:, used].T)
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of depths or video, from their headers alone."""
-    with zipfile.ZipFile(path) as archive:
-        for key in ("depths", "video"):
-            if f"{key}.npy" not in archive.namelist():
-                continue
-            with archive.open(f"{key}.npy") as handle:
-                version = np.lib.format.read_magic(handle)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape = read(handle)[0]
-            if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
-                return int(shape[1]), int(shape[2])
-            if len(shape) >= 3:
-                return int(shape[-2]), int(shape[-1])
+def _picture_size(shapes: dict[str, tuple[int, ...]]) -> tuple[int, int]:
+    """(height, width) of depths or video."""
+    for key in ("depths", "video"):
+        shape = shapes.get(key, ())
+        if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
+            return shape[1], shape[2]
+        if len(shape) >= 3:
+            return shape[-2], shape[-1]
     raise ValueError("it lacks video and depths, which tell the picture's size")
