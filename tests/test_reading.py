@@ -134,7 +134,8 @@ def test_a_clip_that_the_disk_cannot_hold_is_refused_at_once(tmp_path: Path) -> 
 
 def test_a_track_file_without_bounds_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tracks.npz"
-    shapes = {"coords": (10_000, 100_000, 3), "extrinsics": (1, 4, 4), "intrinsics": (1, 3, 3), "visibs": (1, 1), "video": (1, 8, 8, 3)}
+    shapes: dict[str, tuple[int, ...]] = {"coords": (10_000, 100_000, 3), "extrinsics": (1, 4, 4), "intrinsics": (1, 3, 3)}
+    shapes |= {"visibs": (1, 1), "video": (1, 8, 8, 3)}
     with zipfile.ZipFile(path, "w") as archive:
         for name, shape in shapes.items():
             with archive.open(f"{name}.npy", "w") as handle:
