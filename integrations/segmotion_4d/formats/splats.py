@@ -25,12 +25,11 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from segmotion_4d.formats.colmap import WITHOUT_MASKS, image_suffix, place_image, write_pinhole_model
+from segmotion_4d.formats.colmap import WITHOUT_MASKS, image_suffix, write_pinhole_model
 from segmotion_4d.pinhole import Pinhole
 from segmotion_4d.source import Processed
 from segmotion_4d.spec import Format, MaskUse
 from segmotion_4d.writing import link
-from segmotion_plugin.files import write_png
 from segmotion_plugin.parallel import in_order
 
 _KEEP = "keep: 255 = static, 0 = moving"
@@ -61,22 +60,25 @@ class _Layout:
 
     def _place(self, source: Processed, view: Pinhole, dest: Path, index: int, name: str) -> None:
         if self.placing == "alpha":
-            _write_rgba(dest / "images" / name, view.image(source.image_path(index)), view.nearest(source.keep(index)))
+            _write(dest / "images" / name, with_alpha(view.image(source.image_path(index)), view.nearest(source.keep(index))))
             return
-        place_image(source, view, index, dest / "images" / name)
+        image = None
+        if view.identical and source.image_path(index).suffix == Path(name).suffix:
+            link(source.image_path(index), dest / "images" / name)
+        else:
+            image = view.image(source.image_path(index))
+            _write(dest / "images" / name, image)
         keep = view.nearest(source.keep(index))
         if self.placing == "occluder_masks":
-            write_png(dest / "occluder_masks" / f"{Path(name).stem}.png", 255 - keep)
+            _write(dest / "occluder_masks" / f"{Path(name).stem}.png", 255 - keep)
             return
-        target = self._mask_path(dest, "", name)
         if view.identical:
-            link(source.keep_path_of(source.images[index]), target)
+            link(source.keep_path_of(source.images[index]), self._mask_path(dest, "", name))
         else:
-            write_png(target, keep)
-        image = None
+            _write(self._mask_path(dest, "", name), keep)
         for factor in _FACTORS if self.small else ():
             width, height = view.width // factor, view.height // factor
-            write_png(self._mask_path(dest, f"_{factor}", name), shrunk_keep(keep, factor))
+            _write(self._mask_path(dest, f"_{factor}", name), shrunk_keep(keep, factor))
             small = dest / f"images_{factor}" / name
             ready = source.out / f"images_{factor}" / name
             exact = (width * factor, height * factor) == (view.width, view.height)
@@ -84,9 +86,7 @@ class _Layout:
                 link(ready, small)
                 continue
             image = view.image(source.image_path(index)) if image is None else image
-            _write_picture(
-                small, cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-            )
+            _write(small, cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA))
 
     def _mask_path(self, dest: Path, scale: str, name: str) -> Path:
         stem = Path(name).stem
@@ -100,23 +100,25 @@ def shrunk_keep(keep: np.ndarray, factor: int) -> np.ndarray:
     return np.ascontiguousarray(blocks.min(axis=(1, 3)))
 
 
-def _write_picture(path: Path, image: np.ndarray) -> None:
-    """A picture in the kind that its name says; nerfstudio wants shrunk ones under the same name."""
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        write_png(path, image, compression=1)
-        return
+def _write(path: Path, image: np.ndarray) -> None:
+    """A grey, RGB or RGBA picture in the kind that its name says (nerfstudio wants shrunk ones under the same name).
+
+    The folder appears as a whole, so that single files need not be atomic; and threads share one umask, which atomic ones set.
+    """
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    kind, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        kind, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, data = cv2.imencode(kind, image, options)
     path.write_bytes(data.tobytes())
 
 
-def _write_rgba(path: Path, image: np.ndarray, keep: np.ndarray) -> None:
+def with_alpha(image: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """H×W×3 RGB and H×W keep as RGBA. What is left out is black: the render is multiplied by alpha, the picture is not."""
     static = keep > 0
-    rgba = np.dstack([image[..., ::-1] * static[..., None], np.where(static, np.uint8(255), np.uint8(0))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, data = cv2.imencode(".png", rgba, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    path.write_bytes(data.tobytes())
+    return np.dstack([image * static[..., None], np.where(static, np.uint8(255), np.uint8(0))])
 
 
 def _format(
