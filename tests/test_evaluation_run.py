@@ -225,3 +225,20 @@ def test_outlines_follow_the_masks() -> None:
     image = report.outlined(np.zeros((20, 20, 3), np.uint8), truth, predicted, thickness=1)
     np.testing.assert_array_equal((image == (60, 220, 60)).all(axis=2), report.boundary_map(truth) > 0)
     np.testing.assert_array_equal((image == (255, 60, 60)).all(axis=2), report.boundary_map(predicted) > 0)
+
+
+def test_stuff_is_masked_but_no_object(davis: Path, tmp_path: Path) -> None:
+    def predict(images: Path, out: Path) -> Path:
+        objects = out / "motion" / "objects"
+        for t, path in enumerate(list_images(images)):
+            labels = (read_rgb(path)[..., 0] > 128).astype(np.uint8)
+            labels[40:] = 255  # water along the lower border
+            write_png(objects / path.name, labels if t else np.where(labels == 1, 0, labels).astype(np.uint8))
+        return objects
+
+    (result,) = run.evaluate_davis(davis, [Method("water", predict)], tmp_path / "out", sequences=["easy"], say=lambda line: None)
+    (row,) = result.rows
+    assert row["J"] == 0.75, "in the first frame there is water only"
+    bordered = 3 * (20 * 20 + 4 * 20) + 20 * 20 + 3 * 20  # movers with a border of 1 pixel; the first stands at the image's border
+    assert row["static_masked"] == pytest.approx(4 * 8 * 80 / (4 * 48 * 80 - bordered)) and row["mover_missed"] == 0.25
+    assert row["share_masked"] == pytest.approx((8 * 80 + 300) / (48 * 80))

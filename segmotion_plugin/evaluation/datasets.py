@@ -226,6 +226,20 @@ def label_files(folder: Path | str, count: int) -> Iterator[np.ndarray]:
         yield np.where(labels == 255, np.uint8(1), labels)
 
 
+def object_files(folder: Path | str, count: int) -> Iterator[np.ndarray]:
+    """As `label_files`, without stuff: in a pipeline's `objects`, 255 is what moves without being an object.
+
+    Raises:
+        SegmotionError: as `label_files`.
+    """
+    if Path(folder).name != "objects":
+        yield from label_files(folder, count)
+        return
+    for path, _ in zip(list_images(folder), label_files(folder, count), strict=True):
+        labels = read_grey(path)
+        yield np.where(labels == 255, np.uint8(0), labels)
+
+
 def _names(names: Iterable[str] | str | Path) -> list[str]:
     """Names of sequences from a named list, a list file, or an iterable of names and named lists."""
     if not isinstance(names, str | Path):

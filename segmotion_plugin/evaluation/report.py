@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from segmotion_plugin.clip import read_rgb
-from segmotion_plugin.evaluation.datasets import VideoSequence, label_files
+from segmotion_plugin.evaluation.datasets import VideoSequence, object_files
 from segmotion_plugin.evaluation.davis import boundary_map
 from segmotion_plugin.files import write_json, write_png, write_text
 
@@ -176,7 +176,7 @@ def outlined(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, thickn
 def _tile(item: SheetFrame) -> np.ndarray:
     image = read_rgb(item.sequence.images[item.frame])
     truth = _nth(item.sequence.dynamic(), item.frame)
-    predicted = _nth(label_files(item.labels, len(item.sequence)), item.frame) > 0
+    predicted = _nth(object_files(item.labels, len(item.sequence)), item.frame) > 0
     height = max(1, round(image.shape[0] * _TILE_WIDTH / image.shape[1]))
     image = cv2.resize(image, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
     small_truth, small = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from segmotion_plugin import __version__
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.evaluation.datasets import VideoSequence, label_files
+from segmotion_plugin.evaluation.datasets import VideoSequence, label_files, object_files
 from segmotion_plugin.evaluation.davis import masked_and_missed, sequence_scores
 from segmotion_plugin.evaluation.methods import Method
 from segmotion_plugin.evaluation.objects import masked_share, moving_now_scores, object_scores
@@ -79,10 +79,10 @@ def score_sequence(
 
     Returns:
         Means (`J`, `F`, `JF`, shares of masked pixels; object, moving-now and track scores where truth allows) and, under
-        `frames`, J and F per frame.
+        `frames`, J and F per frame. Only objects are scored against the truth; the shares masked have stuff too.
     """
     count = len(sequence)
-    region, boundary = sequence_scores(sequence.dynamic(), _dynamic(label_files(labels, count), sequence))
+    region, boundary = sequence_scores(sequence.dynamic(), _dynamic(object_files(labels, count), sequence))
     scores: dict[str, Any] = {
         "frames_scored": count,
         "J": float(region.mean()),
@@ -93,13 +93,13 @@ def score_sequence(
         "share_truth": float(masked_share(sequence.dynamic()).mean()),
     }
     if sequence.has_ids or moving is not None:
-        scores |= object_scores(sequence.labels(), label_files(labels, count), void=sequence.void).summary()
+        scores |= object_scores(sequence.labels(), object_files(labels, count), void=sequence.void).summary()
     track_file = labels.parent / "tracks.npz"
     known = load_tracks(track_file)[:2] if labels.name == "objects" and track_file.is_file() else None
     if moving is not None:
         states = object_states(*known) if known is not None and known[0].num_frames == count else None
         scores |= moving_now_scores(
-            sequence.labels(), moving, label_files(labels, count), states, sequence.void
+            sequence.labels(), moving, object_files(labels, count), states, sequence.void
         ).summary()
     if known is not None and known[0].num_frames == count:
         tracks, motion = known
