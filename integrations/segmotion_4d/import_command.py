@@ -10,17 +10,20 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from segmotion_4d.posed_model import write_posed_model
 from segmotion_4d.readers.depth_maps import DepthFormat, DepthKind, DepthMaps
 from segmotion_4d.readers.mask_folder import MaskFolder, MaskFormat
+from segmotion_4d.readers.poses import PosesFormat, read_poses
 from segmotion_4d.readers.tapip3d_tracks import read_tracks
 from segmotion_4d.writing import save_array
 from segmotion_plugin.clip import Clip
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json
-from segmotion_plugin.ingest import ingest, source_key
+from segmotion_plugin.ingest import ingest, load_frames_json, source_key
 from segmotion_plugin.mask_files import draw, write_masks
 from segmotion_plugin.progress import Console, Meter
-from segmotion_plugin.settings import MaskSettings, fingerprint
+from segmotion_plugin.reconstruct.job import write_dataset
+from segmotion_plugin.settings import MaskSettings, ReconstructSettings, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
 
@@ -38,6 +41,9 @@ def import_results(
     depth: Path | None = None,
     depth_format: DepthFormat | None = None,
     depth_kind: DepthKind = "depth",
+    poses: Path | None = None,
+    poses_format: PosesFormat | None = None,
+    focal: float | None = None,
     settings: MaskSettings | None = None,
     reconstruct: bool = True,
 ) -> dict[str, Any]:
@@ -57,6 +63,9 @@ def import_results(
         depth: folder or file of depth maps, one per frame or image.
         depth_format: `npy`, `png16`, `monst3r`, `megasam` or `da3`.
         depth_kind: whether their values are depth or disparity, up to scale.
+        poses: cameras found elsewhere; they take the place of the reconstruction.
+        poses_format: `tum`, `monst3r`, `megasam`, `vggt`, `da3` or `pi3`.
+        focal: focal length in pixels of the images, for `tum` and `pi3`.
         settings: as for `pipeline.masks`.
         reconstruct: find the cameras too.
 
@@ -68,21 +77,27 @@ def import_results(
     """
     settings = settings or MaskSettings()
     settings.check()
-    if masks is None and tracks is None and depth is None:
+    if masks is None and tracks is None and depth is None and poses is None:
         raise SegmotionError(
-            "nothing to import: give --masks DIR with --masks-format, --tracks FILE, --depth DIR with --depth-format, or several"
+            "nothing to import: give --masks DIR with --masks-format, --tracks FILE, --depth DIR with --depth-format, "
+            "--poses FILE with --poses-format, or several"
         )
     if (depth is None) != (depth_format is None):
         raise SegmotionError("--depth and --depth-format belong together")
+    if (poses is None) != (poses_format is None):
+        raise SegmotionError("--poses and --poses-format belong together")
     if (masks is None) != (masks_format is None):
         raise SegmotionError("--masks and --masks-format belong together: the polarity of masks cannot be told from looking at them")
     source, out = Path(source), Path(out)
     console, meter = Console(settings.quiet), Meter()
     frames_key = source_key(source, settings)
+    posed = (poses, poses_format, focal) if poses is not None and poses_format is not None else None
     space = Workspace.create(out, source)
     with space.locked():
-        _import(source, space, frames_key, masks, masks_format, tracks, (depth, depth_format, depth_kind), settings, console, meter)
-    if reconstruct:
+        _import(
+            source, space, frames_key, masks, masks_format, tracks, (depth, depth_format, depth_kind), settings, console, meter, posed
+        )
+    if reconstruct and posed is None:
         from segmotion_plugin import pipeline
 
         return pipeline.reconstruct(out, quiet=settings.quiet)
@@ -103,6 +118,7 @@ def _import(
     settings: MaskSettings,
     console: Console,
     meter: Meter,
+    posed: tuple[Path, PosesFormat, float | None] | None = None,
 ) -> None:
     fresh = not space.state["stages"]
     try:
@@ -111,11 +127,15 @@ def _import(
         folder = MaskFolder(masks, masks_format, clip) if masks is not None and masks_format is not None else None
         given = read_tracks(tracks, len(clip), clip.width, clip.height) if tracks is not None else None
         maps = DepthMaps(depth[0], depth[1], depth[2], clip) if depth[0] is not None and depth[1] is not None else None
+        cameras = read_poses(posed[0], posed[1], clip, posed[2]) if posed is not None else None
         disparity = [maps.disparity(k) for k in range(len(clip.names))] if maps is not None else []
         with meter.measure("masks and tracks"):
             space.forget("masks")
             frames, full, motion = _complete(clip, space, frames_key, settings, console, folder, given)
             summary = write_masks(space, clip, settings, console, frames, full, motion)
+        if cameras is not None:
+            work = space.staged("colmap") / "colmap" / "sparse" / "0"
+            points = write_posed_model(work, space.out / "images", cameras, full, motion)
     except SegmotionError:
         if fresh:
             space.undo()
@@ -152,11 +172,22 @@ def _import(
         "stages": meter.stages,
         "warnings": warnings,
     }
+    if cameras is not None:
+        with meter.measure("reconstruction"):
+            report["reconstruction"] = _pose(space, len(cameras), points)
     write_json(space.motion / "report.json", report)
     space.finish("masks", fingerprint(frames_key, "imported"))
     space.listed()
     space.remove_work()
     space.forget("frames", "tracks", "features", "motion")
+
+
+def _pose(space: Workspace, images: int, points: int) -> dict[str, Any]:
+    """Make what a reconstruction makes around the staged model of given cameras: the `reconstruction` part of the report."""
+    space.publish("colmap")
+    figures: dict[str, Any] = {"status": "ok", "reason": "", "imported": True, "images_total": images, "images_registered": images}
+    lifted = write_dataset(space.out, load_frames_json(space.out), ReconstructSettings().downscales)
+    return figures | {"points": points, "tracks_3d": lifted}
 
 
 def _complete(
@@ -242,6 +273,12 @@ class Import:
     """npy or png16: one file per frame; monst3r, megasam, da3: as these programs leave them."""
     depth_kind: DepthKind = "depth"
     """Of npy and png16: whether larger is farther (depth) or nearer (disparity)."""
+    poses: Path | None = None
+    """Cameras found elsewhere, one per frame or image; they take the place of the reconstruction."""
+    poses_format: PosesFormat | None = None
+    """tum: trajectory file; monst3r: its output folder; megasam, vggt, da3, pi3: npz."""
+    focal: float | None = None
+    """Focal length in pixels of the images, for tum and pi3."""
     every: int = 1
     """Take every N-th frame as an image."""
     fps: float | None = None
@@ -267,6 +304,9 @@ class Import:
             depth=self.depth,
             depth_format=self.depth_format,
             depth_kind=self.depth_kind,
+            poses=self.poses,
+            poses_format=self.poses_format,
+            focal=self.focal,
             settings=settings,
             reconstruct=self.reconstruct,
         )
