@@ -93,7 +93,7 @@ def in_chunks(run: Callable[[slice], Result], count: int, chunk: int, what: str)
             size = part.stop - part.start
             if size == 1:
                 raise SegmotionError(
-                    f"out of memory in {what}, even for one item at a time.\nUse a smaller image (--max-size) or --device cpu."
+                    f"out of memory in {what}, even for one item at a time.\nUse smaller frames (--work-size) or --device cpu."
                 ) from None
             chunk = size // 2
             continue

@@ -21,6 +21,7 @@ from segmotion_plugin.workspace import Workspace
 
 # The authors of SegAnyMo follow only points whose tracker is this sure, once the network has spoken.
 _SEGANYMO_CONFIDENCE = 0.9
+_DISC = 0.012  # radius of the discs around tracks, as a share of the longer side: neighbouring tracks lie about so far apart
 
 
 @dataclass
@@ -182,20 +183,30 @@ class FoundationPlan(Plan):
         from segmotion_plugin.motion.classifier import THRESHOLD
 
         dynamic = motion.probability >= THRESHOLD
-        motion.object_id = np.zeros(len(tracks), np.int32)
+        grouped, motion.object_id = motion.object_id, np.zeros(len(tracks), np.int32)
         segmenter = LOADERS[self.masks].load(settings, self.device) if dynamic.any() else None
         selected, count = set(clip.selected.tolist()), 0
         width, height = clip.work_size
         for start, stop in clip.shots:
             ids, part = tracks_of_shot(tracks, start, stop)
-            masks = None
+            masks, around = None, False
             if segmenter is not None and dynamic[ids].any():
                 found, masks = segment_objects(FrameRange(clip, start, stop), part, dynamic[ids], segmenter)
+                around = not (found > 0).any()
+                if around:
+                    self.warnings.append(
+                        f"{self.masks} found no object at {int(dynamic[ids].sum())} moving tracks, frames {start} to {stop - 1}: "
+                        "masks there are drawn around the tracks; --masks graph-cut draws them along edges"
+                    )
+                    _, found = np.unique(np.where(dynamic[ids], np.maximum(grouped[ids], 1), 0), return_inverse=True)
+                    found += int(dynamic[ids].all())
                 motion.object_id[ids] = np.where(found > 0, found + count, 0)
             for frame in range(start, stop):
                 if frame not in selected:
                     continue
                 labels = masks.labels(frame - start) if masks is not None else np.zeros((height, width), np.uint8)
+                if around:
+                    labels = drawn_around(part, found, frame - start, (width, height))
                 labels = np.where(labels > 0, labels + np.uint8(count), 0).astype(np.uint8)
                 yield frame, (labels > 0).astype(np.float32), grown(labels)
             count = int(motion.object_id.max(initial=0))
@@ -224,6 +235,29 @@ def tracks_of_shot(tracks: Tracks, start: int, stop: int) -> tuple[np.ndarray, T
     part.query_frame -= start
     part.num_frames = stop - start
     return ids, part
+
+
+def drawn_around(tracks: Tracks, object_id: np.ndarray, frame: int, size: tuple[int, int]) -> np.ndarray:
+    """H×W uint8 object ids of discs around the tracks of objects, as large as tracks lie apart, with gaps between them closed.
+
+    Args:
+        tracks: N tracks.
+        object_id: N, 0 = static.
+        frame: index.
+        size: (width, height).
+    """
+    import cv2
+
+    labels = np.zeros(size[::-1], np.uint8)
+    radius = max(2, round(_DISC * max(size)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    ids, xy = tracks.observations_at(frame)
+    for one in np.unique(object_id[object_id > 0]).tolist():
+        disc = np.zeros_like(labels)
+        for x, y in np.floor(xy[object_id[ids] == one]).astype(int).tolist():
+            cv2.circle(disc, (x, y), radius, 1, -1)
+        labels[cv2.morphologyEx(disc, cv2.MORPH_CLOSE, kernel) > 0] = one
+    return labels
 
 
 def grown(labels: np.ndarray) -> np.ndarray:

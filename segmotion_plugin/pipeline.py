@@ -111,7 +111,7 @@ def _masks(
         from segmotion_plugin.mask_files import draw
 
         draw(space, clip.names, (clip.fps or 24.0) * len(clip.names) / len(clip), console, summary)
-    report = _report(source, settings, plan.names(), clip, meter, summary, warnings)
+    report = _report(source, settings, plan.names(), clip, meter, summary, warnings + plan.warnings)
     if (space.out / "transforms.json").is_file():  # images and masks came out as they were
         before = read_json(space.motion / "report.json")
         report |= {key: before[key] for key in ("reconstruction", "reconstruction_warnings", "refinement") if key in before}

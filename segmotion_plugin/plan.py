@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Plan:
     masks: str
     device: str
     weights_id: str = "shipped"
+    warnings: list[str] = field(default_factory=list, init=False)
+    """What a stage has to say to the user; the report tells it."""
 
     def names(self) -> dict[str, str]:
         """What is written into the report."""

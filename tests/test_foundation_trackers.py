@@ -147,18 +147,37 @@ class StandInTapir(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.grids = 0
 
-    def get_feature_grids(self, video: torch.Tensor, is_training: bool) -> SimpleNamespace:
+    def get_feature_grids(
+        self, video: torch.Tensor, is_training: bool, refinement_resolutions: list | None = None
+    ) -> SimpleNamespace:
         assert video.shape[2:] == (256, 256, 3) and video.min() >= -1 and video.max() <= 1
         self.grids += 1
         return SimpleNamespace(frames=video.shape[1])
 
-    def get_query_features(self, video: torch.Tensor, is_training: bool, points: torch.Tensor, grids: Any) -> torch.Tensor:
-        return points
+    def get_query_features(
+        self,
+        video: torch.Tensor,
+        is_training: bool,
+        query_points: torch.Tensor,
+        feature_grids: Any = None,
+        refinement_resolutions: list | None = None,
+    ) -> torch.Tensor:
+        return query_points
 
     def estimate_trajectories(
-        self, size: Sequence[int], is_training: bool, grids: Any, features: Any, points: torch.Tensor, chunk: Any
+        self,
+        video_size: Sequence[int],
+        is_training: bool,
+        feature_grids: Any,
+        query_features: Any,
+        query_points_in_video: torch.Tensor | None,
+        query_chunk_size: int | None = None,
+        causal_context: dict | None = None,
+        get_causal_context: bool = False,
     ) -> dict[str, list[torch.Tensor]]:
-        assert tuple(size) == (256, 256)
+        assert tuple(video_size) == (256, 256) and query_points_in_video is not None
+        grids, points = feature_grids, query_points_in_video
+        assert list(range(0, points.shape[1], query_chunk_size))  # type: ignore[arg-type]  # the real one fails without a number, too
         time = torch.arange(grids.frames)[None, None] - points[..., :1]
         tracks = torch.stack([points[..., 2:3] + time, points[..., 1:2] + 0 * time], dim=-1)
         occlusion = torch.where(tracks[..., 0] < 256, -9.0, 9.0)

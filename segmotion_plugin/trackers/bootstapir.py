@@ -20,6 +20,8 @@ from segmotion_plugin.weights import announce, file_of, load_into
 # The resolution that the model was trained at; both sides.
 RESOLUTION = 256
 _BYTES_PER_OBSERVATION = 40_000
+# Points whose cost volumes are computed at once, the default of the model's own forward pass; it ranges over the points in such steps.
+_QUERY_CHUNK = 64
 
 
 class BootsTAPIR:
@@ -78,7 +80,7 @@ class BootsTAPIR:
         def run(part: slice) -> tuple[np.ndarray, ...]:
             with inference(self.device, self.half):
                 features = self.model.get_query_features(video, False, asked[:, part], grids)
-                out = self.model.estimate_trajectories(video.shape[-3:-1], False, grids, features, asked[:, part], None)
+                out = self.model.estimate_trajectories(video.shape[-3:-1], False, grids, features, asked[:, part], _QUERY_CHUNK)
                 every = self.model.num_pips_iter
                 # The estimates after each pass over the resolutions are averaged, as in the model's own forward pass.
                 found = (

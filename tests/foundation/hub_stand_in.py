@@ -30,8 +30,20 @@ class _Still(torch.nn.Module):
     def get_query_features(self, video: torch.Tensor, is_training: bool, points: torch.Tensor, grids: Any) -> Any:
         return None
 
-    def estimate_trajectories(self, size: Any, is_training: bool, grids: Any, features: Any, points: torch.Tensor, chunk: Any) -> Any:
-        tracks = points[..., [2, 1]][:, :, None].expand(-1, -1, grids.frames, -1)
+    def estimate_trajectories(
+        self,
+        video_size: Any,
+        is_training: bool,
+        feature_grids: Any,
+        query_features: Any,
+        query_points_in_video: torch.Tensor,
+        query_chunk_size: int | None = None,
+        causal_context: dict | None = None,
+        get_causal_context: bool = False,
+    ) -> Any:
+        points = query_points_in_video
+        assert list(range(0, points.shape[1], query_chunk_size))  # type: ignore[arg-type]  # the real one fails without a number, too
+        tracks = points[..., [2, 1]][:, :, None].expand(-1, -1, feature_grids.frames, -1)
         doubt = torch.full(tracks.shape[:3], -9.0)
         return {"tracks": [tracks] * 2, "occlusion": [doubt] * 2, "expected_dist": [doubt] * 2}
 

@@ -140,3 +140,26 @@ def test_presets_and_mixtures_give_masks_for_every_image(images: Path, tmp_path:
     for stage, name in choice.items():
         assert report["plan"][stage] == name
     assert len(list((out / "masks").glob("*.png"))) == NUM_FRAMES
+
+
+class FindsNothing:
+    """A segmenter whose masks are all empty."""
+
+    def open(self, frames: Any) -> None:
+        self.shape = frames[0].shape[:2]
+
+    def click(self, frame: int, xy: np.ndarray, positive: np.ndarray) -> np.ndarray:
+        return np.zeros(self.shape, bool)
+
+    def propagate(self, prompts: Any, start: int, stop: int) -> Any:
+        raise AssertionError("there is no mask to follow")
+
+
+def test_where_the_segmenter_finds_nothing_movers_stay_masked_and_the_report_says_so(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.LOADERS, "sam2", Loader(lambda settings, device: FindsNothing()))
+    settings = MaskSettings(preset="builtin", masks="sam2", device="cpu", quiet=True, work_size=256)
+    report = pipeline.masks(images, tmp_path / "out", settings)
+    assert any("sam2 found no object" in warning for warning in report["warnings"])
+    assert report["masks"]["moving_tracks"] > 0 and report["masks"]["moving_share"] > 0.05
