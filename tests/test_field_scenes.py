@@ -105,6 +105,14 @@ def test_water_and_spray_are_stuff_and_no_objects() -> None:
     assert world.num_objects == 1 and set(np.unique(clip.labels)) == {0, 1, 255} and clip.moving.shape == (6, 2)
     exact = world.sample_tracks(np.random.default_rng(0), 600, [0])
     assert exact.stuff.any() and exact.moving[exact.stuff].all() and not exact.object_id[exact.stuff].any()
+    for frame in (0, 5):  # material is found again where it went: waves are not folded
+        seen = exact.stuff & exact.visible[:, frame]
+        hit = world.raycast(frame, exact.xy[seen, frame])
+        same = hit.primitive == exact.primitive[seen]
+        size = np.array([world.primitives[i].size for i in exact.primitive[seen]])
+        start = world.raycast(0, exact.xy[seen, 0]).local
+        off = np.linalg.norm((hit.local - start) * size, axis=1)[same]
+        assert same.mean() > 0.9 and (off < 0.02).mean() > 0.95
     step = np.linalg.norm(np.diff(exact.xyz, axis=1), axis=2).max(axis=1)
     assert (step[exact.stuff] > 1e-4).all()
     places = [np.argwhere((clip.labels == label).all(axis=0))[0][::-1] + 0.5 for label in (0, 1, 255)]

@@ -206,6 +206,9 @@ def _spray(stage: Stage) -> World:
             spray += _splashes(stage, np.tile([*place, 0.1 * size], (stage.num_frames, 1)), size, 10)
     bank = rng.uniform(0.6, 1.0) * distance
     scenery = [surroundings.still(Shape.BOX, (60, 30, 0.6), (0, bank + 30, -0.1), surface(rng, "soil"), "ground")]
+    if rng.random() < 0.6:  # the near bank, so that water is a strip
+        near = -rng.uniform(0.3, 0.6) * distance
+        scenery.append(surroundings.still(Shape.BOX, (60, 30, 0.3), (0, near - 30, -0.1), surface(rng, "lawn"), "ground"))
     scenery += surroundings.scatter(rng, 10, (-across, bank + 1), (across, bank + 8), lambda place: False)
     scenery += _slopes(rng, rng.uniform(30, 80)) + boulders
     position = stage.dolly(distance, stage.side() * rng.uniform(0.5, 2.0), rng.uniform(1.2, 2.5))
@@ -216,9 +219,13 @@ def _river(stage: Stage, distance: float) -> Primitive:
     """A plane of water whose print flows along and ripples."""
     rng = stage.rng
     pixel = distance / stage.focal  # metres
-    flow = rng.uniform(0.5, 3.0) * pixel * np.array([float(rng.choice([-1, 1])), rng.normal(0, 0.3), 0.0])
+    # A plane that only flowed would be a rigid world of its own; water ripples more than it flows.
+    flow = rng.uniform(0.0, 1.2) * pixel * np.array([float(rng.choice([-1, 1])), rng.normal(0, 0.3), 0.0])
     pose = geo.affine(np.eye(3), np.arange(stage.num_frames)[:, None] * flow)
-    ripple = Ripple(pixel * rng.uniform(1.0, 4.0), distance * rng.uniform(0.08, 0.25), rng.uniform(0.2, 0.8), int(rng.integers(2**31)))
+    wavelength = distance * rng.uniform(0.08, 0.25)
+    # Steeper waves would fold the surface, and a pixel would show several places of it.
+    amplitude = min(pixel * rng.uniform(1.5, 5.0), wavelength / 20)
+    ripple = Ripple(amplitude, wavelength, rng.uniform(0.3, 1.0), int(rng.integers(2**31)))
     still = surroundings.still(Shape.PLANE, 1, (0, 0, 0), surface(rng, "water"), "water", ripple=ripple)
     return replace(still, pose=pose, stuff=True)
 
