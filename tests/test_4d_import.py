@@ -207,11 +207,11 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(shot, tracks, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_more_than_255_objects_are_refused(shot, tracks, tmp_path):
+def test_more_objects_than_ids_are_refused(shot, tracks, tmp_path):
     (tmp_path / "masks").mkdir()
     for t in range(FRAMES):
         Image.fromarray(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16) // 4).save(tmp_path / "masks" / f"{t}.png")
-    with pytest.raises(SegmotionError, match="1535 objects; 255 is the most"):
+    with pytest.raises(SegmotionError, match="1535 objects; 253 is the most"):
         import_results(
             shot, tmp_path / "out", masks=tmp_path / "masks", masks_format="davis", tracks=tracks, settings=SETTINGS, reconstruct=False
         )

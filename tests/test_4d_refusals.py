@@ -136,11 +136,19 @@ def test_names_that_would_collide_are_named(tmp_path):
         export(tmp_path / "clip", "mattes", tmp_path / "dest")
 
 
-def test_object_255_does_not_fit_into_davis_masks(tmp_path):
+@pytest.mark.parametrize("reserved", [254, 255])
+def test_what_is_masked_and_yet_no_object_is_not_scored_in_davis_and_has_no_matte(tmp_path, reserved):
     clip, _ = truth("plain")
-    write_processed(tmp_path / "clip", replace(clip, labels=np.where(clip.labels > 0, 255, 0).astype(np.uint8)), None, poses=False)
-    with pytest.raises(SegmotionError, match="254 objects"):
-        export(tmp_path / "clip", "davis", tmp_path / "dest")
+    labels = np.where(clip.labels == 1, reserved, clip.labels).astype(np.uint8)
+    write_processed(tmp_path / "clip", replace(clip, labels=labels), None, poses=False)
+    export(tmp_path / "clip", "davis", tmp_path / "davis")
+    index = read_png(tmp_path / "davis" / "Annotations" / "480p" / "clip" / "00003.png")
+    np.testing.assert_array_equal(index, np.where(clip.labels[3] == 1, 255, clip.labels[3]))
+    export(tmp_path / "clip", "mattes", tmp_path / "mattes")
+    objects = sorted(set(np.unique(clip.labels).tolist()) - {0, 1})
+    assert objects and sorted(p.name for p in (tmp_path / "mattes").glob("object_*")) == [f"object_{k:02d}" for k in objects]
+    (matte,) = (tmp_path / "mattes" / "all").glob("*.0004.png")
+    np.testing.assert_array_equal(read_png(matte) == 255, clip.labels[3] > 0)
 
 
 def test_a_clip_where_nothing_moves_exports_empty_masks_and_shape_of_motion_says_no(tmp_path):

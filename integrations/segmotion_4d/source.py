@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Need = Literal["masks", "poses", "depth", "tracks", "3D tracks"]
 _Item = TypeVar("_Item")
 
+# From here on a value in `motion/objects` is masked and yet no object: 254 what lies over the picture, 255 stuff that flows.
+FIRST_RESERVED_ID = 254
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -167,16 +170,16 @@ class Processed:
         return read_grey(self.keep_path_of(self.images[index]))
 
     def labels(self, index: int) -> np.ndarray:
-        """H×W uint8 object ids of image `index`; 0 = static."""
+        """H×W uint8 object ids of image `index`; 0 = static, `FIRST_RESERVED_ID` and above: masked, but no object."""
         return self._objects[index]
 
     @functools.cached_property
     def object_ids(self) -> list[int]:
-        """Ids of the objects that any image shows, ascending."""
+        """Ids of the objects that any image shows, ascending; none of the reserved ones."""
         found = np.zeros(256, bool)
         for index in range(len(self.images)):
             found[np.unique(self.labels(index))] = True
-        return [int(k) for k in np.flatnonzero(found) if k]
+        return [int(k) for k in np.flatnonzero(found[:FIRST_RESERVED_ID]) if k]
 
     # -- cameras, depth, tracks -----------------------------------------------------------------------------------
 

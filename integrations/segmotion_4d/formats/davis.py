@@ -2,7 +2,8 @@
 
     DEST/
       JPEGImages/480p/<title>/00000.jpg     quality 95; hard links where the source is JPEG
-      Annotations/480p/<title>/00000.png    palette PNG, index = object id: 0 = static, k = object k (dynamic)
+      Annotations/480p/<title>/00000.png    palette PNG, index = object id: 0 = static, k = object k (dynamic), 255 = masked,
+                                            but no object (DAVIS: not scored)
       ImageSets/2016/val.txt, ImageSets/2017/val.txt
 
 The folder is named 480p whatever the size is, as every loader expects it. All images are written, with a pose or without.
@@ -17,14 +18,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segmotion_4d.source import Processed
+from segmotion_4d.source import FIRST_RESERVED_ID, Processed
 from segmotion_4d.spec import Format
 from segmotion_4d.writing import link
 from segmotion_plugin.clip import read_rgb
-from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_text
 
 _QUALITY = 95
+_NOT_SCORED = 255
 
 
 def palette() -> np.ndarray:
@@ -48,10 +49,6 @@ def write_palette_png(path: Path, labels: np.ndarray) -> None:
 
 
 def _write(source: Processed, dest: Path) -> list[str]:
-    if 255 in source.object_ids:
-        raise SegmotionError(
-            f"{source.out}: DAVIS masks hold up to 254 objects (255 means 'not scored'), and this clip has object 255"
-        )
     images, masks = (dest / part / "480p" / source.title for part in ("JPEGImages", "Annotations"))
     for index in source.steps("images", range(len(source.images))):
         path = source.image_path(index)
@@ -62,7 +59,8 @@ def _write(source: Processed, dest: Path) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             _, data = cv2.imencode(".jpg", np.ascontiguousarray(read_rgb(path)[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
             target.write_bytes(data.tobytes())
-        write_palette_png(masks / f"{index:05d}.png", source.labels(index))
+        labels = source.labels(index)
+        write_palette_png(masks / f"{index:05d}.png", np.where(labels >= FIRST_RESERVED_ID, np.uint8(_NOT_SCORED), labels))
     for year in ("2016", "2017"):
         write_text(dest / "ImageSets" / year / "val.txt", f"{source.title}\n")
     return []
@@ -71,7 +69,7 @@ def _write(source: Processed, dest: Path) -> list[str]:
 FORMAT = Format(
     "davis",
     "DAVIS toolkits, SAM 2, XMem, Cutie",
-    "dynamic: index = object id, 0 = static",
+    "dynamic: index = object id, 0 = static, 255 = no object",
     ("masks",),
     _write,
     "read as data",

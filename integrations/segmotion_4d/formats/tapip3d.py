@@ -10,7 +10,7 @@
         video       T×3×H×W float32 0 … 1, RGB
         unc_metric  T×H×W float32   1 where the depth is known, 0 elsewhere
         object_id   N int32         ours: 0 = static, k = object k (dynamic)
-        dynamic     T×H×W uint8     ours: object ids of the pixels, 0 = static
+        dynamic     T×H×W uint8     ours: object ids of the pixels, 0 = static, 254 and 255 = masked, but no object
       tapip3d_input.npz      longer side at most 724 pixels: video T×H×W×3 uint8, depths, intrinsics, extrinsics
 
 T runs over the posed images. Axes are COLMAP's, pictures undistorted; matrices take the centre of the top-left pixel to be at

@@ -18,13 +18,14 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from segmotion_4d.source import FIRST_RESERVED_ID
 from segmotion_plugin.clip import IMAGE_SUFFIXES, Clip, natural_key
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.masks import read_brought_keep
 
 MaskFormat = Literal["colmap", "nerfstudio", "dynamic", "davis"]
 _LOSSY = (".jpg", ".jpeg", ".webp")
-_MOST_OBJECTS = 255
+_MOST_OBJECTS = FIRST_RESERVED_ID - 1
 
 
 class MaskFolder:
@@ -40,7 +41,7 @@ class MaskFolder:
         notes: what was assumed.
 
     Raises:
-        SegmotionError: no such folder, masks that fit no frame, images without a mask, more than 255 objects.
+        SegmotionError: no such folder, masks that fit no frame, images without a mask, more objects than there are ids.
     """
 
     def __init__(self, folder: Path, format: MaskFormat, clip: Clip) -> None:
@@ -112,7 +113,8 @@ class MaskFolder:
             if 255 in found:
                 self.notes.append("the value 255 beside other ids was taken for 'not scored', as in DAVIS, and is static")
                 found.discard(255)
-            return {value: value for value in sorted(found)}
+            if max(found, default=0) < FIRST_RESERVED_ID:
+                return {value: value for value in sorted(found)}
         if len(found) > _MOST_OBJECTS:
             raise SegmotionError(
                 f"{self.folder}: the masks hold {len(found)} objects; {_MOST_OBJECTS} is the most.\n"
