@@ -8,6 +8,7 @@ import numpy as np
 import pycolmap
 import pytest
 from segmotion_4d import export, import_results
+from segmotion_4d.import_command import Import
 from support_4d import FRAMES, HEIGHT, WIDTH, textured
 from support_processed import write_processed
 
@@ -68,6 +69,38 @@ def test_poses_of_every_form_put_points_of_the_truth_on_their_pixels(given, tmp_
     assert model.compute_mean_reprojection_error() < 0.5
     assert len(read_json(tmp_path / "out" / "transforms.json")["frames"]) == FRAMES
     export(tmp_path / "out", "gsplat", tmp_path / "gsplat")
+
+
+def test_the_command_takes_poses_and_depth_of_one_program_and_every_export_works(given, tmp_path):
+    """MonST3R's folder gives both; masks and tracks are made here."""
+    import tyro
+
+    options = [
+        "--poses",
+        str(given / "monst3r"),
+        "--poses-format",
+        "monst3r",
+        "--depth",
+        str(given / "monst3r"),
+        "--depth-format",
+        "monst3r",
+    ]
+    options += [
+        "--masks",
+        str(given / "masks"),
+        "--masks-format",
+        "dynamic",
+        "--tracks",
+        str(given / "tapip3d" / "clip.npz"),
+        "--quiet",
+    ]
+    assert tyro.cli(Import, args=[str(given / "shot"), str(tmp_path / "out"), *options]).main() == 0
+    for name in ("shape-of-motion", "tapip3d", "monst3r", "dycheck"):
+        export(tmp_path / "out", name, tmp_path / name)
+    found = np.load(tmp_path / "monst3r" / "frame_0003.npy")
+    true = textured()[0].depth[3]
+    known = np.isfinite(true) & (found > 0)
+    assert known.mean() > 0.75 and np.median(np.abs(found - true)[known] / true[known]) < 0.03
 
 
 def test_poses_that_do_not_fit_are_named_and_nothing_is_left(given, tmp_path):
