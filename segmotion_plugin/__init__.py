@@ -5,6 +5,9 @@ The types that cross module borders are re-exported here; what needs a heavy pac
 
 from __future__ import annotations
 
+# Pillow is to come before pycolmap, which brings a zlib of its own: whichever is loaded first serves both.
+import PIL.Image  # noqa: F401
+
 from segmotion_plugin.cameras import Cameras
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.masks import MotionMasks

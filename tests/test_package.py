@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {"segmotion_plugin", "segmotion_4d", "segmotion_colmap", "segmotion_nerfstudio", "segmotion_ray"}
@@ -36,3 +39,16 @@ def test_the_library_does_not_know_the_integrations() -> None:
     pattern = re.compile(r"^\s*(?:from|import)\s+(nerfstudio|segmotion_(?!plugin)\w+)", re.MULTILINE)
     for path in (ROOT / "segmotion_plugin").rglob("*.py"):
         assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+def test_palette_pngs_are_written_beside_pycolmap(tmp_path: Path) -> None:
+    """Both have a zlib; the package sees to the order in which they are loaded."""
+    code = (
+        "import segmotion_plugin, pycolmap, pathlib, sys; import numpy as np\n"
+        "from segmotion_4d.formats.davis import write_palette_png; "
+        "write_palette_png(pathlib.Path(sys.argv[1]), np.arange(19200, dtype=np.int64).reshape(120, 160).astype(np.uint8))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")])}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], env=environment, check=True, timeout=60)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (160, 120) and image.mode == "P"
