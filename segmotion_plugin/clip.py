@@ -155,6 +155,8 @@ class VideoFile:
         """Frames that the file says it has, known once it is being read; 0 where it does not say."""
         self.fps: float | None = None
         self.warnings: list[str] = []
+        self.pixel_aspect = 1.0
+        """Width of a pixel over its height, known once the video is being read."""
         if self.path.stat().st_size == 0:
             raise SegmotionError(f"{path}: the file is empty")
 
@@ -181,7 +183,9 @@ class VideoFile:
                     packets += packet.size > 0
                     for frame in packet.decode():
                         check_pixels(frame.width, frame.height, self.path)
-                        image = displayed(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+                        matrix = display_matrix(frame)
+                        image = displayed(frame.to_ndarray(format="rgb24"), matrix)
+                        self.pixel_aspect = _pixel_aspect(stream, turned=matrix is not None and is_quarter_turn(matrix))
                         time = float(frame.time) if frame.time is not None else number / self.fps
                         yield SourceFrame(self.path.name, number, time), image
                         number += 1
@@ -204,6 +208,19 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     return None if data is None else np.frombuffer(bytes(data), "=i4").reshape(3, 3)[:2, :2].astype(np.float64)
 
 
+def is_quarter_turn(matrix: np.ndarray) -> bool:
+    """Whether a 2×2 display matrix exchanges width and height."""
+    return bool(abs(matrix[0, 0]) + abs(matrix[1, 1]) < abs(matrix[0, 1]) + abs(matrix[1, 0]))
+
+
+def _pixel_aspect(stream: av.VideoStream, turned: bool) -> float:
+    """Width over height of a pixel as it is displayed; 1 where the file does not say."""
+    ratio = stream.sample_aspect_ratio
+    if not ratio:
+        return 1.0
+    return float(1 / ratio) if turned else float(ratio)
+
+
 def displayed(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """An H×W×3 picture mirrored and turned by quarters as its display matrix says (FFmpeg's libavutil/display.h).
 
@@ -211,10 +228,10 @@ def displayed(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """
     if matrix is None or not matrix.any():
         return image
-    if abs(matrix[0, 0]) + abs(matrix[1, 1]) >= abs(matrix[0, 1]) + abs(matrix[1, 0]):
-        across, down = matrix[0, 0], matrix[1, 1]
-    else:
+    if is_quarter_turn(matrix):
         image, across, down = image.transpose(1, 0, 2), matrix[1, 0], matrix[0, 1]
+    else:
+        across, down = matrix[0, 0], matrix[1, 1]
     return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 

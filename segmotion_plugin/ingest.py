@@ -20,6 +20,10 @@ from segmotion_plugin.settings import MaskSettings, fingerprint
 from segmotion_plugin.shots import CutDetector
 from segmotion_plugin.workspace import Workspace
 
+_NOT_SQUARE = (
+    "the pixels of this video are not square ({:.3f} times as wide as high): images are left as stored, and the cameras get a focal "
+    "length for each axis"
+)
 _MOST_ENLARGED = 2.0
 _WORK_BYTES = 6.0  # per working pixel: the frame 3, flows 2, features and soft masks less than 1
 _KEPT_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -88,8 +92,10 @@ def ingest(path: Path, space: Workspace, settings: MaskSettings, console: Consol
         {"name": name, "source": clip.source[i].name, "number": clip.source[i].number, "frame": int(i), "time": clip.source[i].time}
         for name, i in zip(names, selected.tolist(), strict=True)
     ]
-    write_json(space.motion / "frames.json", {"fps": clip.fps, "frame_count": len(clip), "shots": clip.shots, "images": entries})
-    return clip, info["warnings"]
+    aspect = info.get("pixel_aspect", 1.0)
+    frames_json = {"fps": clip.fps, "frame_count": len(clip), "shots": clip.shots, "images": entries, "pixel_aspect": aspect}
+    write_json(space.motion / "frames.json", frames_json)
+    return clip, info["warnings"] + ([_NOT_SQUARE.format(aspect)] if aspect != 1.0 else [])
 
 
 def _whole_frames(raw: Path, info: dict) -> bool:
@@ -154,6 +160,7 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
         "fps": source.fps,
         "shots": list(zip(bounds[:-1], bounds[1:], strict=True)),
         "warnings": list(source.warnings),
+        "pixel_aspect": source.pixel_aspect if isinstance(source, VideoFile) else 1.0,
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path, PureWindowsPath
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json
@@ -38,6 +39,7 @@ class FramesFile(TypedDict):
     frame_count: int
     shots: list[tuple[int, int]]
     images: list[ImageEntry]
+    pixel_aspect: NotRequired[float]
 
 
 def checked(value: Any, shape: type[_Shape], where: Path | str, advice: str) -> _Shape:

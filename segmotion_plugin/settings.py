@@ -12,6 +12,7 @@ from typing import Literal
 
 from segmotion_plugin.errors import SegmotionError
 
+CameraModel = Literal["OPENCV", "SIMPLE_RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "RADIAL"]
 _MOST_DILATE = 1000.0  # pixels: more than any mask is wrong by, and less than what takes minutes to grow
 
 
@@ -94,7 +95,7 @@ class ReconstructSettings:
 
     mapper: Literal["incremental", "global"] = "incremental"
     """COLMAP's incremental mapper, or its global one (faster on long sequences)."""
-    camera_model: Literal["OPENCV", "SIMPLE_RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "RADIAL"] = "SIMPLE_RADIAL"
+    camera_model: CameraModel = "SIMPLE_RADIAL"
     """One camera of this model is shared by all images (OPENCV for lenses with strong or uneven distortion)."""
     matching: Literal["auto", "sequential", "exhaustive"] = "auto"
     """auto: sequential for sequences, exhaustive for small or unordered sets."""

@@ -14,7 +14,7 @@ from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.mask_files import check_image_masks
 from segmotion_plugin.progress import Console
 from segmotion_plugin.reading import FramesFile
-from segmotion_plugin.settings import ReconstructSettings
+from segmotion_plugin.settings import CameraModel, ReconstructSettings
 from segmotion_plugin.workspace import Workspace
 
 _STEPS = {"features": "images", "matches": "pairs", "mapping": "images"}
@@ -41,7 +41,7 @@ def reconstruct_folder(
     video = all(entry["source"] == frames["images"][0]["source"] for entry in frames["images"])
     ordered = video or len(frames["shots"]) < len(names)
     options = SfmOptions(
-        camera_model=settings.camera_model,
+        camera_model=_camera_model(settings.camera_model, frames.get("pixel_aspect", 1.0)),
         mapper=settings.mapper,
         matching=settings.matching,
         ordered=ordered,
@@ -66,6 +66,13 @@ def reconstruct_folder(
         warnings.append(f"only {result.images_registered} of {result.images_total} images were registered")
     figures["tracks_3d"] = write_dataset(out, frames, settings.downscales)
     return figures, warnings
+
+
+def _camera_model(wanted: CameraModel, pixel_aspect: float) -> CameraModel:
+    """A model with a focal length for each axis where pixels are not square and the wanted one has only one."""
+    if pixel_aspect == 1.0 or wanted == "PINHOLE":
+        return wanted
+    return "PINHOLE" if wanted == "SIMPLE_PINHOLE" else "OPENCV"
 
 
 def load_cameras(out: Path) -> Cameras | None:

@@ -10,7 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from segmotion_plugin import pipeline
 from segmotion_plugin.clip import VideoFile
+from segmotion_plugin.ingest import load_frames_json
+from segmotion_plugin.reconstruct.job import _camera_model
+from segmotion_plugin.settings import MaskSettings
 
 
 def encoded(path: Path, turn: int = 0, mirror: tuple[bool, bool] = (False, False), count: int = 3, gop: int = 12) -> Path:
@@ -66,3 +70,18 @@ def test_a_clip_that_is_cut_off_is_told(tmp_path: Path) -> None:
     source = VideoFile(cut)
     count = sum(1 for _ in source)
     assert 0 < count < 60 and len(source.warnings) == 1 and "cut" in source.warnings[0] + "cut" * ("damaged" in source.warnings[0])
+
+
+@pytest.mark.parametrize(("turn", "expected"), [(0, 4 / 3), (90, 3 / 4)])
+def test_pixels_that_are_not_square_are_told_and_get_two_focal_lengths(tmp_path: Path, turn: int, expected: float) -> None:
+    square = encoded(tmp_path / "square.mp4", turn)
+    path = tmp_path / "wide.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", square, "-c", "copy", "-aspect", "16:9", path], check=True)  # 64×48: pixels 4:3
+    out = tmp_path / "out"
+    report = pipeline.masks(path, out, MaskSettings(masks="none", quiet=True))
+    assert any("not square" in warning for warning in report["warnings"])
+    aspect = load_frames_json(out)["pixel_aspect"]
+    assert aspect == pytest.approx(expected, rel=0.01)
+    assert _camera_model("SIMPLE_RADIAL", aspect) == "OPENCV" and _camera_model("SIMPLE_RADIAL", 1.0) == "SIMPLE_RADIAL"
+    plain = pipeline.masks(square, tmp_path / "plain", MaskSettings(masks="none", quiet=True))
+    assert not any("not square" in warning for warning in plain["warnings"])
