@@ -21,7 +21,8 @@ def start(source: Path, out: Path) -> subprocess.Popen:
     """Begin the command in a process group of its own, as a shell does."""
     words = [sys.executable, "-m", "segmotion_plugin.cli", "masks", str(source), str(out), "--work-size", "160", "--quiet"]
     environment = os.environ | {"PYTHONPATH": _PATH, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, env=environment, start_new_session=True, **output)
 
 
 def whole(source: Path, out: Path) -> float:

@@ -1,4 +1,4 @@
-"""tests/test_kills.py at length: ``pytest -s tests/long/kills.py`` (about ten minutes on one core; SEGMOTION_KILLS for another count)."""
+"""tests/test_kills.py at length: ``pytest -s tests/long/kills.py`` (ten minutes on one core; SEGMOTION_KILLS for another count)."""
 
 from __future__ import annotations
 
