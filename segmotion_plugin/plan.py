@@ -126,10 +126,9 @@ class Plan:
     ) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
         """Soft masks and object ids of the selected frames, at half the working size.
 
-        The masks of all frames come first, then what is missing in some of them but known from others: which parts of the masks
-        hang together over time tells which tracks are one object. The objects found so are written to `motion`.
+        The masks of all frames come first: which parts of them hang together over time tells which tracks are one object. The objects
+        found so are written to `motion`.
         """
-        from segmotion_plugin.densify.carried import carry_on, raised
         from segmotion_plugin.densify.dense import densify
         from segmotion_plugin.densify.labels import labelled, moving_in_masks, parts_under
         from segmotion_plugin.densify.objects import group
@@ -146,9 +145,8 @@ class Plan:
                 for done, (frame, soft) in enumerate(frames, start=1):
                     store[frame] = np.round(255 * soft)
                     update(done)
-            again = carry_on(clip, flow, store)
             part, seen = parts_under(tracks, ((frame, store[frame] > 127) for frame in clip.selected.tolist()))
-            dynamic = moving_in_masks(tracks, raised(tracks, motion.probability, again), part, seen)
+            dynamic = moving_in_masks(tracks, motion.probability, part, seen)
             described = features_of_tracks(tracks, features, clip.work_size)
             radius = _NEIGHBOURS * max(clip.work_size)
             size = clip.work_size
