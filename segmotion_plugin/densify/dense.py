@@ -26,7 +26,7 @@ from segmotion_plugin.densify.colours import draw_again
 from segmotion_plugin.densify.cut import cut, edge_weight
 from segmotion_plugin.densify.explain import HALO, KEPT, PROVEN, Explainer, Recent, Seen, follow, regions, splat
 from segmotion_plugin.densify.options import DenseOptions
-from segmotion_plugin.densify.sparing import half_pixels, mean_around, spared
+from segmotion_plugin.densify.scattered import half_pixels, mean_around
 from segmotion_plugin.parallel import THREADS, in_order
 from segmotion_plugin.rawstore import RawStore
 from segmotion_plugin.trackers.dis import sample
@@ -246,9 +246,7 @@ class Densifier:
         box = box_around(evidence > 0, _BEYOND)
         soft[box] = cut(evidence[box], weight_x[box], weight_y[box], None, options.steps)
         unlike = self._recall(frame)[1] / np.float32(_STEPS)
-        drawn = draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
-        _, xy, probability = self._tracks_at(frame)
-        return spared(drawn, xy, probability > 0.5)
+        return draw_again(image, evidence, unlike, soft, (weight_x, weight_y), options.steps, options.colours)
 
     def segments(self, frames: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Soft segmentations of ascending frames, of which `THREADS` are drawn at a time."""
