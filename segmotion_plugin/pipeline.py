@@ -83,6 +83,7 @@ def _masks(
         plan.weights_id,
     )
     if plan.masks == "none":
+        (space.motion / "tracks.npz").unlink(missing_ok=True)  # of a run that had masks
         with meter.measure("masks"):
             summary = write_masks(space, clip, settings, console, None)
     else:

@@ -30,6 +30,7 @@ _REWRITTEN = rf"motion/(?!objects/).*|(images|masks)_\d+/.*|{_MADE_CAMERAS}"
 _PARSERS = r"motion/dynamic/.*"  # made by the data parser while nerfstudio trains, whenever they are older than the masks
 _WORK_FILE = re.compile(r".*\.(raw|npz)")
 # Results that belong to the masks and images they were made from.
+_OF_IMAGES = ("colmap", "motion/tracks.npz", "motion/disparity", "motion/depth", "motion/dynamic")
 _OF_MASKS = ("transforms.json", "sparse_pc.ply", "motion/tracks_3d.npz", "colmap/sparse")
 
 
@@ -232,7 +233,7 @@ class Workspace:
         gone = [self.out / name for name in _OF_MASKS]
         gone += [path for path in self.out.glob("masks_*") if _RESULTS.fullmatch(path.name)]
         if images:
-            gone += [self.out / "colmap", *(path for path in self.out.glob("images_*") if _RESULTS.fullmatch(path.name))]
+            gone += [*(self.out / name for name in _OF_IMAGES), *(path for path in self.out.glob("images_*") if _RESULTS.fullmatch(path.name))]
         for path in gone:
             if path.is_dir():
                 shutil.rmtree(path)

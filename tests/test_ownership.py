@@ -310,3 +310,20 @@ def test_a_database_with_a_live_log_stays_whole(tmp_path: Path) -> None:
 
 def test_no_command_touches_files_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert many(tmp_path, range(40), monkeypatch) == 40
+
+
+def test_a_folder_of_0_1_0_is_read_and_taken_over(tmp_path: Path) -> None:
+    from segmotion_4d.export_command import export
+
+    from segmotion_plugin.tracks import load_tracks
+    from segmotion_plugin.viewer.scene import load_scene
+
+    out = tmp_path / "out"
+    shutil.copytree(Path(__file__).parent / "data" / "processed_0_1_0", out)
+    export(out, "davis", tmp_path / "davis")
+    assert len(list((tmp_path / "davis" / "JPEGImages").rglob("*.*"))) == 6
+    assert len(load_scene(out)) == 6 and load_tracks(out / "motion" / "tracks.npz")[0].num_frames == 6
+    pipeline.reconstruct(out, quiet=True)
+    pictures(tmp_path / "in", 4)
+    pipeline.masks(tmp_path / "in", out, PLAIN)
+    assert len(list((out / "images").iterdir())) == 4 and not (out / "motion" / "tracks.npz").exists()
