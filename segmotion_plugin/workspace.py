@@ -233,7 +233,8 @@ class Workspace:
         gone = [self.out / name for name in _OF_MASKS]
         gone += [path for path in self.out.glob("masks_*") if _RESULTS.fullmatch(path.name)]
         if images:
-            gone += [*(self.out / name for name in _OF_IMAGES), *(path for path in self.out.glob("images_*") if _RESULTS.fullmatch(path.name))]
+            gone += [self.out / name for name in _OF_IMAGES]
+            gone += [path for path in self.out.glob("images_*") if _RESULTS.fullmatch(path.name)]
         for path in gone:
             if path.is_dir():
                 shutil.rmtree(path)
