@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import zipfile
-import zlib
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +16,7 @@ from segmotion_plugin.files import read_json, write_json, write_npz
 from segmotion_plugin.ingest import ingest
 from segmotion_plugin.mask_files import MaskSummary, write_masks
 from segmotion_plugin.progress import Console, Meter
+from segmotion_plugin.reading import UNREADABLE
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings, check_dilate, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import Workspace
@@ -228,7 +227,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except UNREADABLE:
         return {}
 
 

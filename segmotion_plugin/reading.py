@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -20,6 +23,12 @@ MOST_PIXELS = 400_000_000
 """Of one picture; a larger one is refused before memory is taken for it (20,000 × 20,000; three bytes each, and copies)."""
 MOST_OBSERVATIONS = 200_000_000
 """Tracks times frames of a track file; some 10 GB are taken while it is read."""
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy and the parts below it raise for npy and npz files that are damaged."""
 
 
 class ImageEntry(TypedDict):
@@ -94,6 +103,19 @@ def inside(folder: Path | str, name: Any, where: Path | str) -> Path:
     if Path(name).is_absolute() or windows.is_absolute() or windows.drive or windows.root or outside:
         raise SegmotionError(f"{where}: the name {name!r} leads out of its folder, so nothing is read or written there")
     return Path(folder) / name
+
+
+def read_arrays(path: Path | str, what: str, advice: str) -> dict[str, np.ndarray]:
+    """All arrays of an npz file; nothing is unpickled.
+
+    Raises:
+        SegmotionError: no npz file, or a damaged one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}
+    except UNREADABLE as error:
+        raise SegmotionError(f"{path}: not a readable {what} ({error}); {advice}") from None
 
 
 def npz_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:

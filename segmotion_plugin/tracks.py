@@ -12,6 +12,7 @@ import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_npz
+from segmotion_plugin.reading import read_arrays
 
 
 @dataclass
@@ -315,19 +316,19 @@ def load_tracks(path: Path) -> tuple[Tracks, TrackMotion, tuple[int, int]]:
     path = Path(path)
     if not path.is_file():
         raise SegmotionError(f"{path}: no such file; make it with 'segmotion masks INPUT OUT'")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {key: data[key] for key in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise SegmotionError(f"{path}: not a readable track file ({error})") from None
+    again = "make it again with 'segmotion masks INPUT OUT'"
+    arrays = read_arrays(path, "track file", again)
     missing = {"xy", "visible", "probability", "object_id"} - set(arrays)
     if missing:
         raise SegmotionError(f"{path}: not a Segmotion track file, it lacks {', '.join(sorted(missing))}")
-    tracks = Tracks.from_dense(arrays["xy"], arrays["visible"], arrays.get("confidence"), arrays.get("query_frame"))
-    moving = arrays.get("moving", np.zeros(arrays["visible"].shape, bool))
-    moving_flat = moving[tracks.track_flat, tracks.frame_flat]
-    motion = TrackMotion(tracks, arrays["probability"], moving_flat, arrays["object_id"])
-    width, height = (int(v) for v in arrays.get("size", np.zeros(2)))
+    try:
+        tracks = Tracks.from_dense(arrays["xy"], arrays["visible"], arrays.get("confidence"), arrays.get("query_frame"))
+        moving = arrays.get("moving", np.zeros(arrays["visible"].shape, bool))
+        moving_flat = moving[tracks.track_flat, tracks.frame_flat]
+        motion = TrackMotion(tracks, arrays["probability"], moving_flat, arrays["object_id"])
+        width, height = (int(v) for v in arrays.get("size", np.zeros(2)))
+    except (SegmotionError, ValueError, IndexError, TypeError, OverflowError) as error:
+        raise SegmotionError(f"{path}: its arrays do not fit each other ({error}); {again}") from None
     return tracks, motion, (width, height)
 
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -205,7 +206,7 @@ def one(template: Path, folder: Path, seed: int, figures: Figures, sound: bool =
 
     def work() -> int:
         os.chdir(root)
-        os.environ["TMPDIR"] = str(scratch)
+        tempfile.tempdir = str(scratch)
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         return cli.run(list(case.words))

@@ -18,6 +18,7 @@ from segmotion_plugin.files import read_json
 from segmotion_plugin.ingest import load_frames_json
 from segmotion_plugin.masks import MotionMasks, read_grey
 from segmotion_plugin.progress import Console
+from segmotion_plugin.reading import UNREADABLE
 from segmotion_plugin.tracks import TrackMotion, Tracks, load_tracks
 from segmotion_plugin.workspace import Workspace
 
@@ -167,11 +168,18 @@ class Processed:
 
     def keep(self, index: int) -> np.ndarray:
         """H×W uint8 keep mask (255 = static) of image `index`."""
-        return read_grey(self.keep_path_of(self.images[index]))
+        return self._sized(read_grey(self.keep_path_of(self.images[index])), self.keep_path_of(self.images[index]))
 
     def labels(self, index: int) -> np.ndarray:
         """H×W uint8 object ids of image `index`; 0 = static, `FIRST_RESERVED_ID` and above: masked, but no object."""
-        return self._objects[index]
+        return self._sized(self._objects[index], self.out / "motion" / "objects" / f"{self.images[index].stem}.png")
+
+    def _sized(self, mask: np.ndarray, path: Path) -> np.ndarray:
+        width, height = self.size
+        if mask.shape != (height, width):
+            size = f"{mask.shape[1]}×{mask.shape[0]}"
+            raise SegmotionError(f"{path}: {size} pixels, and the images have {width}×{height}; make the masks again")
+        return mask
 
     @functools.cached_property
     def object_ids(self) -> list[int]:
@@ -275,9 +283,9 @@ class Processed:
         path = self._depth_path(index)
         try:
             depth = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             raise SegmotionError(f"{path}: not a readable depth map ({error})") from None
-        if depth.ndim != 2 or depth.dtype.kind != "f":
+        if depth.ndim != 2 or not depth.size or depth.dtype.kind != "f":
             raise SegmotionError(f"{path}: an array {depth.shape} of {depth.dtype} is no depth map; make the depth again")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.nan).astype(np.float32)
         width, height = self.size

@@ -10,7 +10,7 @@ import numpy as np
 from segmotion_colmap.database import read_keep
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_png
-from segmotion_plugin.reading import inside
+from segmotion_plugin.reading import check_pixels, inside
 from segmotion_plugin.reconstruct import model_files
 from segmotion_plugin.reconstruct.database import image_size
 
@@ -80,9 +80,11 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     import pycolmap
 
     try:
-        return pycolmap.Reconstruction(str(folder))
-    except (ValueError, RuntimeError) as error:
+        model = pycolmap.Reconstruction(str(folder))
+    except (ValueError, RuntimeError, IndexError) as error:
         raise SegmotionError(f"{folder}: not a readable sparse model ({error})") from None
+    model_files.check_values(model, folder)
+    return model
 
 
 def _as_pictured(plain: pycolmap.Camera, camera: pycolmap.Camera, undistorted: Path | None, name: str) -> pycolmap.Camera:
@@ -109,6 +111,7 @@ def _as_pictured(plain: pycolmap.Camera, camera: pycolmap.Camera, undistorted: P
 
 def _source_positions(plain: pycolmap.Camera, camera: pycolmap.Camera) -> np.ndarray:
     """H×W×2 positions in the distorted image of the pixel centres of the undistorted one."""
+    check_pixels(plain.width, plain.height, f"undistorted pictures of camera {camera.camera_id}")
     columns, rows = np.meshgrid(np.arange(plain.width) + 0.5, np.arange(plain.height) + 0.5)
     centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
     if plain.model == camera.model and plain.width == camera.width and np.array_equal(plain.params, camera.params):

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.reading import check_pixels
 
 if TYPE_CHECKING:
     import pycolmap
@@ -24,6 +27,7 @@ _POSE = 56  # quaternion, translation
 _IMAGE = 4 + _POSE + 4  # id, pose, camera id
 _POINT2D = 24  # x, y, point id
 _POINT3D = 43  # id, position, colour, error
+_LARGEST = 1e12  # of parameters, translations and positions; far more than any unit asks for
 _TRACK_ELEMENT = 8  # image id, index of the 2D point
 
 
@@ -40,10 +44,30 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
 
     check_model(folder)
     try:
-        return pycolmap.Reconstruction(str(folder))
+        model = pycolmap.Reconstruction(str(folder))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SegmotionError(f"{folder}: not a readable COLMAP model ({reason}); make it again") from None
+    check_values(model, folder)
+    return model
+
+
+def check_values(model: pycolmap.Reconstruction, folder: Path) -> None:
+    """Raise SegmotionError where a model holds numbers that no camera or point has; COLMAP itself takes them and may not end."""
+    for number, camera in model.cameras.items():
+        check_pixels(camera.width, camera.height, f"{folder}: camera {number}")
+        if camera.width * camera.height == 0 or not (np.abs(camera.params) < _LARGEST).all():
+            raise SegmotionError(f"{folder}: camera {number} has numbers that make no sense ({camera.params}); make the model again")
+    try:
+        _ = [image.name for image in model.images.values()]
+    except UnicodeDecodeError:
+        raise SegmotionError(f"{folder}: the names of its images are not UTF-8; rename the images, or make the model again") from None
+    for image in model.images.values():
+        if image.has_pose and not (np.abs(image.cam_from_world().matrix()) < _LARGEST).all():
+            raise SegmotionError(f"{folder}: the pose of {image.name} makes no sense; make the model again")
+    xyz = np.array([point.xyz for point in model.points3D.values()]).reshape(-1, 3)
+    if not (np.abs(xyz) < _LARGEST).all():
+        raise SegmotionError(f"{folder}: points lie at places that make no sense; make the model again")
 
 
 def check_model(folder: Path) -> None:

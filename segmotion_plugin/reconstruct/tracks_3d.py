@@ -9,6 +9,7 @@ import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import write_npz
+from segmotion_plugin.reading import read_arrays
 
 # How the depth of a track was found.
 SOURCES = ("triangulated", "depth-model", "contact", "guess")
@@ -94,6 +95,31 @@ def save_tracks_3d(path: Path, tracks: Tracks3D) -> int:
     return len(tracks)
 
 
+def _check_layout(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise SegmotionError where shapes or types are not those that `save_tracks_3d` writes (T frames, N tracks)."""
+    shape = arrays["coords"].shape
+    frames, count = shape[:2] if len(shape) == 3 else (-1, -1)
+    wanted: dict[str, tuple[tuple[int, ...], str]] = {
+        "coords": ((frames, count, 3), "f"),
+        "extrinsics": ((frames, 4, 4), "f"),
+        "intrinsics": ((frames, 3, 3), "f"),
+        "visibs": ((frames, count), "fbiu"),
+        "object_id": ((count,), "iu"),
+        "depth_source": ((count,), "US"),
+        "frame_index": ((frames,), "iu"),
+        "sigma": ((frames, count), "f"),
+        "track_index": ((count,), "iu"),
+        "names": ((frames,), "US"),
+    }
+    for name, (size, kinds) in wanted.items():
+        array = arrays.get(name)
+        if array is not None and (array.shape != size or array.dtype.kind not in kinds):
+            raise SegmotionError(
+                f"{path}: {name} is an array {array.shape} of {array.dtype}, which does not fit; "
+                "make it again with 'segmotion reconstruct'"
+            )
+
+
 def load_tracks_3d(path: Path) -> Tracks3D:
     """Read `motion/tracks_3d.npz`.
 
@@ -103,20 +129,14 @@ def load_tracks_3d(path: Path) -> Tracks3D:
     path = Path(path)
     if not path.is_file():
         raise SegmotionError(f"{path}: no such file; it is made by 'segmotion reconstruct OUT'")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {key: data[key] for key in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise SegmotionError(
-            f"{path}: not a readable track file ({error}); make it again with 'segmotion reconstruct'"
-        ) from None
+    arrays = read_arrays(path, "track file", "make it again with 'segmotion reconstruct'")
     lacking = {"coords", "extrinsics", "intrinsics", "visibs", "object_id", "depth_source", "frame_index"} - set(arrays)
     if lacking:
         raise SegmotionError(
             f"{path}: of another version, it lacks {', '.join(sorted(lacking))}; make it again with 'segmotion reconstruct'"
         )
-    coords = arrays["coords"]
-    sources = arrays["depth_source"]
+    coords, sources = arrays["coords"], arrays["depth_source"]
+    _check_layout(path, arrays)
     if not set(np.unique(sources)) <= set(SOURCES):
         raise SegmotionError(
             f"{path}: unknown depth sources {', '.join(sorted(set(np.unique(sources)) - set(SOURCES)))}"

@@ -22,6 +22,7 @@ import numpy as np
 from segmotion_4d.readers.npz import read_npz
 from segmotion_plugin.clip import Clip, natural_key
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.reading import UNREADABLE
 
 DepthFormat = Literal["npy", "png16", "monst3r", "megasam", "da3"]
 DepthKind = Literal["depth", "disparity"]
@@ -127,5 +128,5 @@ def _read(path: Path) -> np.ndarray:
         return image
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise SegmotionError(f"{path}: not a readable depth map ({error})") from None

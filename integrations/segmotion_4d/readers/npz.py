@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
+from segmotion_plugin.reading import UNREADABLE
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> tuple[Path, dict[str, np.ndarray]]:
@@ -34,7 +34,7 @@ def read_npz(path: Path, keys: Sequence[str]) -> tuple[Path, dict[str, np.ndarra
     try:
         with np.load(fitting[0], allow_pickle=False) as data:
             return fitting[0], {key: data[key] for key in keys}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise SegmotionError(f"{fitting[0]}: not a readable npz file ({error})") from None
 
 
@@ -42,5 +42,5 @@ def _names(file: Path) -> set[str]:
     try:
         with np.load(file, allow_pickle=False) as data:
             return set(getattr(data, "files", []))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return set()

@@ -9,13 +9,12 @@ video or depths     their size tells the pixels that the intrinsics are measured
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.reading import MOST_OBSERVATIONS, npz_shapes
+from segmotion_plugin.reading import MOST_OBSERVATIONS, UNREADABLE, npz_shapes
 from segmotion_plugin.tracks import Tracks
 
 _KEYS = ("coords", "extrinsics", "intrinsics", "visibs")
@@ -49,7 +48,7 @@ def read_tracks(path: Path, frames: int, width: int, height: int) -> Tracks:
                 raise SegmotionError(f"{path}: not in TAPIP3D's layout, it lacks {', '.join(missing)}")
             coords, extrinsics, intrinsics, visible = (np.asarray(data[key]) for key in _KEYS)
         own_height, own_width = _picture_size(shapes)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         if isinstance(error, SegmotionError):
             raise
         raise SegmotionError(f"{path}: not a readable track file ({error})") from None
