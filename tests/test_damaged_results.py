@@ -9,8 +9,9 @@ import numpy as np
 import pycolmap
 import pytest
 from segmotion_4d import export
+from segmotion_4d.readers.tapip3d_tracks import read_tracks
 from segmotion_colmap.undistort import undistort_masks
-from support_4d import HEIGHT, WIDTH, textured
+from support_4d import FRAMES, HEIGHT, WIDTH, textured
 from support_distortion import write_models
 from support_processed import write_processed
 
@@ -79,6 +80,24 @@ def test_cameras_of_no_sense_are_refused_before_colmap_takes_them(tmp_path: Path
     model.write_binary(tmp_path / "sparse")
     with pytest.raises(SegmotionError, match="camera 1 has numbers that make no sense"):
         undistort_masks(tmp_path / "sparse", tmp_path / "masks", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"intrinsics": np.array(3)}, "intrinsics is an array"),
+        ({"visibs": np.ones(7)}, "visibs is an array"),
+        ({"coords": np.array(["text"])}, "coords is an array"),
+        ({"extrinsics": np.ones((FRAMES, 2, 2))}, "not T×4×4"),
+        ({"visibs": np.ones((FRAMES, 3, 2))}, "T×N"),
+    ],
+)
+def test_tracks_of_others_with_wrong_arrays_are_named(clip: Path, tmp_path: Path, changed: dict, told: str) -> None:
+    export(clip, "tapip3d", tmp_path / "export")
+    path = tmp_path / "export" / "clip.npz"
+    with_arrays(**changed)(path)
+    with pytest.raises(SegmotionError, match=told):
+        read_tracks(path, FRAMES, WIDTH, HEIGHT)
 
 
 def test_tracks_of_another_layout_are_named(clip: Path, tmp_path: Path) -> None:

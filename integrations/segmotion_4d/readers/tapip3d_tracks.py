@@ -52,11 +52,20 @@ def read_tracks(path: Path, frames: int, width: int, height: int) -> Tracks:
         if isinstance(error, SegmotionError):
             raise
         raise SegmotionError(f"{path}: not a readable track file ({error})") from None
-    visible = visible.reshape(visible.shape[:2])
+    for key, array, dimensions in zip(_KEYS, (coords, extrinsics, intrinsics, visible), (3, 3, 3, 2), strict=True):
+        if array.dtype.kind not in "fiub" or array.ndim < dimensions or 0 in array.shape:
+            raise SegmotionError(f"{path}: {key} is an array {array.shape} of {array.dtype}, not TAPIP3D's")
+    if visible.size == np.prod(visible.shape[:2]):  # also T×N×1
+        visible = visible.reshape(visible.shape[:2])
     if coords.ndim != 3 or coords.shape[2] != 3 or visible.shape != coords.shape[:2]:
         raise SegmotionError(f"{path}: coords {coords.shape} and visibs {visible.shape} are not T×N×3 and T×N")
     if not len(coords) == len(extrinsics) == len(intrinsics) == frames:
         raise SegmotionError(f"{path}: tracks over {len(coords)} frames, but the clip has {frames}; give the tracks of this clip")
+    if extrinsics.shape[1:] not in ((4, 4), (3, 4)) or intrinsics.shape[1:] != (3, 3) or 0 in (own_width, own_height):
+        raise SegmotionError(
+            f"{path}: extrinsics {extrinsics.shape}, intrinsics {intrinsics.shape} and pictures of {own_width}×{own_height} "
+            "are not T×4×4, T×3×3 and pixels"
+        )
     camera = np.einsum("tij,tnj->tni", extrinsics[:, :3, :3], coords) + extrinsics[:, None, :3, 3]
     depth = camera[..., 2]
     before = depth > 1e-6
