@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("segmotion_plugin.doctor:Doctor", "versions, presets that can run, weights and their licences"),
 }
 _GROUP = "segmotion.commands"
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +48,9 @@ def contained(work: Callable[[], int]) -> int:
     if child == 0:
         status = 1
         try:
+            # A group of its own, so that Ctrl-C reaches it once, through us; and it must not outlive us.
+            os.setpgid(0, 0)
+            _die_with_parent()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
             status = work()
         except SystemExit as stop:  # of the parser of arguments, which has said why
@@ -56,9 +60,8 @@ def contained(work: Callable[[], int]) -> int:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
-    # Ctrl-C reaches the child by itself; other signals that ask us to end are handed on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    for one in asked:
+        signal.signal(one, lambda number, _: os.kill(child, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
     _, ended = os.waitpid(child, 0)
     if os.WIFEXITED(ended):
@@ -76,12 +79,30 @@ def contained(work: Callable[[], int]) -> int:
     return 2
 
 
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent is killed, where it can (Linux's prctl); the lock on OUT goes with it."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run(arguments: list[str]) -> int:
     """Run one command in this process; see `main`."""
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    plain = [a for a in arguments if a != "--debug"]
+    return guarded(lambda: _dispatch(plain), plain, debug="--debug" in arguments)
+
+
+def guarded(work: Callable[[], int], arguments: list[str], debug: bool = False) -> int:
+    """Do some work and turn every error into one line and an exit status; a fault of ours leaves a report to send.
+
+    Args:
+        work: returns the exit status.
+        arguments: of the command, for the report.
+        debug: print tracebacks as well.
+    """
     try:
-        return _dispatch(arguments)
+        return work()
     except KeyboardInterrupt:
         print("\nsegmotion: interrupted; the same command goes on from what is stored", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from contextlib import closing
@@ -199,3 +200,39 @@ CONTAINED = "import os, sys; from segmotion_plugin.cli import contained; sys.exi
 def test_a_child_that_dies_is_told_in_words(work: str, status: int, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", CONTAINED.format(work)], capture_output=True, text=True, timeout=60)
     assert done.returncode == status and said in done.stderr and len(done.stderr.strip().splitlines()) <= 1
+
+
+SLEEPS = "\n".join(
+    [
+        "import os, sys, time",
+        "from segmotion_plugin import cli",
+        "cli._dispatch = lambda _: (print(os.getpid(), flush=True), time.sleep(30))",
+    ]
+)
+
+
+def test_ctrl_c_given_to_the_command_alone_reaches_the_work(tmp_path: Path) -> None:
+    code = f"{SLEEPS}\nsys.argv = ['segmotion', 'view']; sys.exit(cli.main())"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().strip().isdecimal()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 130 and said.strip().count("\n") == 0 and "interrupted" in said
+
+
+def test_the_work_does_not_outlive_a_command_that_is_killed() -> None:
+    code = f"{SLEEPS}\nsys.argv = ['segmotion']; cli.main()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child goes on")

@@ -7,6 +7,12 @@ import sys
 from segmotion_nerfstudio.shim import SUPPORTED, nerfstudio_version
 
 
+def _extended() -> int:
+    from segmotion_nerfstudio.process_data import entrypoint
+
+    return entrypoint()
+
+
 def process_data() -> int:
     """`ns-process-data` and `ns-process-data-motion`."""
     version = nerfstudio_version()
@@ -14,9 +20,9 @@ def process_data() -> int:
         print("nerfstudio is not installed in this Python environment; pip install nerfstudio==1.1.5", file=sys.stderr)
         return 2
     if version.split("+")[0] == SUPPORTED:
-        from segmotion_nerfstudio.process_data import entrypoint
+        from segmotion_plugin.cli import guarded
 
-        return entrypoint()
+        return guarded(_extended, sys.argv[1:])
     word = f"Segmotion extends ns-process-data of nerfstudio {SUPPORTED}; here is {version}"
     if any(argument.replace("_", "-").startswith("--motion-mask") for argument in sys.argv[1:]):
         advice = "Make the dataset without --motion-mask, then run 'segmotion nerfstudio add-masks DATASET --rerun-sfm'."
