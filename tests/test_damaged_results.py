@@ -17,6 +17,7 @@ from support_processed import write_processed
 
 from segmotion_plugin import SegmotionError
 from segmotion_plugin.files import write_png
+from segmotion_plugin.reconstruct.model_files import read_model
 from segmotion_plugin.reconstruct.tracks_3d import load_tracks_3d
 
 
@@ -69,6 +70,14 @@ def test_exports_name_the_damaged_file(clip: Path, tmp_path: Path, form: str, na
     with pytest.raises(SegmotionError, match=told):
         export(tmp_path / "clip", form, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_counts_beyond_all_numbers_are_damage(clip: Path, tmp_path: Path) -> None:
+    shutil.copytree(clip / "colmap" / "sparse" / "0", tmp_path / "model")
+    points = tmp_path / "model" / "points3D.bin"
+    points.write_bytes(points.read_bytes()[:51] + b"\xff" * 8 + points.read_bytes()[59:])
+    with pytest.raises(SegmotionError, match="points3D.bin: not a readable COLMAP model"):
+        read_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

@@ -105,6 +105,15 @@ def test_matches_of_images_that_are_not_there_are_told(tmp_path: Path, pair: int
     assert not (tmp_path / "b.db").exists() and masked_keypoints(path, tmp_path / "masks") == {}
 
 
+def test_an_image_without_a_camera_is_told(tmp_path: Path) -> None:
+    path = database(tmp_path / "a.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE cameras SET camera_id = 7")
+        connection.commit()
+    with pytest.raises(SegmotionError, match="a damaged database.*no camera of a.png"):
+        masked_keypoints(path, tmp_path / "masks")
+
+
 def test_a_broken_mask_is_told(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
     data = bytearray((tmp_path / "a.png").read_bytes())

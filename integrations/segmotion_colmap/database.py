@@ -99,8 +99,12 @@ def read_keep(masks: Path, name: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _camera_sizes(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
-    rows = connection.execute("SELECT i.name, c.width, c.height FROM images i JOIN cameras c USING (camera_id)")
-    return {name: (width, height) for name, width, height in rows}
+    rows = connection.execute("SELECT i.name, c.width, c.height FROM images i LEFT JOIN cameras c USING (camera_id)")
+    sizes = {name: (width, height) for name, width, height in rows}
+    without = next((name for name, size in sizes.items() if None in size), None)
+    if without is not None:
+        raise KeyError(f"no camera of {without}")
+    return sizes
 
 
 def kept_keypoints(xy: np.ndarray, keep: np.ndarray) -> np.ndarray:

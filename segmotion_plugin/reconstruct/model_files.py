@@ -86,7 +86,7 @@ def check_model(folder: Path) -> None:
         try:
             data = path.read_bytes()
             whole = walk(data) == len(data)
-        except (OSError, struct.error, ValueError):
+        except (OSError, struct.error, ValueError, OverflowError):
             whole = False
         if not whole:
             raise SegmotionError(f"{path}: not a readable COLMAP model, the file is missing, cut off or damaged; make the model again")
