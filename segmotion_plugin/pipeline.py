@@ -19,7 +19,7 @@ from segmotion_plugin.progress import Console, Meter
 from segmotion_plugin.reading import UNREADABLE
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings, check_dilate, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
-from segmotion_plugin.workspace import Workspace
+from segmotion_plugin.workspace import FORMAT, Workspace
 
 if TYPE_CHECKING:
     from segmotion_plugin.plan import Plan
@@ -260,6 +260,7 @@ def _report(
     if summary.static_share is not None and summary.static_share < 0.02:
         warnings.append("hardly any static track is left: the cameras cannot be found from so little of the world")
     return {
+        "format": FORMAT,
         "segmotion": metadata.version("segmotion-plugin") if _installed() else "source",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("numpy", "opencv-python-headless", "torch", "pycolmap", "av")},

@@ -303,6 +303,7 @@ def save_tracks(path: Path, tracks: Tracks, motion: TrackMotion, width: int, hei
         object_id=motion.object_id[ids],
         track_index=ids.astype(np.int32),
         size=np.array([width, height], np.int32),
+        format=np.array(2),  # 1 (0.1.0) had no such key and is read as well
     )
     return len(ids)
 

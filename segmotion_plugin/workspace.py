@@ -16,8 +16,8 @@ from segmotion_plugin.files import read_json, write_json
 from segmotion_plugin.ownership import Manifest, contains, files_below
 
 _MARK = "segmotion"
-_FORMAT = 2
-"""Version of the folder's state: 1 (0.1.0) had no manifest."""
+FORMAT = 2
+"""Version of the folder, of its state and report: 1 (0.1.0) had no manifest."""
 
 _RESULTS = re.compile(r"(images|masks)(_\d+)?|colmap_masks|motion|colmap|sparse_pc\.ply|transforms\.json")
 # Relative names of all that is ever written into the folder: those of a run that was killed, or of a folder without a manifest.
@@ -45,7 +45,7 @@ class Workspace:
         self.work = self.out / ".segmotion"
         self.motion = self.out / "motion"
         self._state_path = self.motion / "state.json"
-        self.state: dict[str, Any] = {"made_by": _MARK, "format": _FORMAT, "stages": {}}
+        self.state: dict[str, Any] = {"made_by": _MARK, "format": FORMAT, "stages": {}}
         self.manifest = self._listed_files()
         self.painted: frozenset[str] = frozenset()
         """Masks that the user painted: they stay the user's, so that masks made anew do not take their place."""
@@ -100,7 +100,7 @@ class Workspace:
                 f"Make one with 'segmotion masks INPUT {out}'."
             )
         self._load()
-        if self.state.get("format", 1) >= _FORMAT and "masks" not in self.state["stages"]:
+        if self.state.get("format", 1) >= FORMAT and "masks" not in self.state["stages"]:
             raise SegmotionError(f"{out}: a run was cut short here; the same command, 'segmotion masks' or 'run', completes it")
         if write:
             self.painted = self.manifest.changed("masks", "colmap_masks", "motion/objects")
@@ -139,7 +139,7 @@ class Workspace:
                 raise ValueError("unexpected content")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SegmotionError(f"{self._state_path}: damaged ({error}); give another folder or remove this one") from None
-        if state.get("format", 1) > _FORMAT:
+        if state.get("format", 1) > FORMAT:
             raise SegmotionError(f"{self.out}: made by a newer Segmotion; update this one, or give another folder")
         self.state = state
 
@@ -193,7 +193,7 @@ class Workspace:
     def finish(self, stage: str, key: str, info: dict[str, Any] | None = None) -> None:
         """Record a stage as done."""
         self.state["stages"][stage] = {"key": key, "info": info or {}}
-        self.state["format"] = _FORMAT
+        self.state["format"] = FORMAT
         write_json(self._state_path, self.state)
 
     def forget(self, *stages: str) -> None:

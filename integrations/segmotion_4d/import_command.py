@@ -25,7 +25,7 @@ from segmotion_plugin.progress import Console, Meter
 from segmotion_plugin.reconstruct.job import write_dataset
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
-from segmotion_plugin.workspace import Workspace
+from segmotion_plugin.workspace import FORMAT, Workspace
 
 # Above this share of moving pixels the polarity was probably the other one.
 _TOO_MUCH = 0.6
@@ -154,6 +154,7 @@ def _import(
             "colmap and nerfstudio masks are black where things move, dynamic ones white; look at motion/overview.png"
         )
     report: dict[str, Any] = {
+        "format": FORMAT,
         "input": str(source),
         "imported": {
             "masks": str(masks or ""),

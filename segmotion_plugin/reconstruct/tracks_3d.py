@@ -91,6 +91,7 @@ def save_tracks_3d(path: Path, tracks: Tracks3D) -> int:
         track_index=tracks.track_index,
         frame_index=tracks.frame_index,
         names=np.array(tracks.names),
+        format=np.array(2),  # 1 (0.1.0) had no such key and called sigma unc_metric
     )
     return len(tracks)
 
