@@ -121,7 +121,7 @@ def test_bad_input_is_refused_in_words(out: Path, tmp_path: Path) -> None:
         ViewCommand(out, port=70000).main()
     old = processed(tmp_path / "old")
     write_json(old / "motion" / "frames.json", {"images": [{"file": "a"}], "fps": 24})
-    with pytest.raises(SegmotionError, match="another version"):
+    with pytest.raises(SegmotionError, match="missing required field `name`"):
         load_scene(old)
     other = processed(tmp_path / "other")
     with np.load(other / "motion" / "tracks_3d.npz") as data:
