@@ -41,7 +41,9 @@ def test_a_true_model_has_no_error_and_keypoints_on_movers_are_counted(clip, tmp
     database.unlink(missing_ok=True)
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE images (image_id INTEGER PRIMARY KEY, name TEXT, camera_id INTEGER)")
+        connection.execute("CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY, width INTEGER, height INTEGER)")
         connection.execute("CREATE TABLE keypoints (image_id INTEGER, rows INTEGER, cols INTEGER, data BLOB)")
+        connection.execute("INSERT INTO cameras VALUES (1, 96, 64)")
         connection.execute("INSERT INTO images VALUES (1, 'frame_00001.png', 1)")
         connection.execute("INSERT INTO keypoints VALUES (1, 4, 2, ?)", (xy.tobytes(),))
     words = benchmark.judge(tmp_path, clip).split()
