@@ -135,7 +135,8 @@ class Workspace:
         except (OSError, ValueError, RecursionError):
             return  # lost in a power cut: stages are done anew, the manifest tells what is ours
         try:
-            if state["made_by"] != _MARK or not all(isinstance(entry, dict) for entry in state["stages"].values()):
+            known = state["made_by"] == _MARK and isinstance(state.get("format", 1), int)
+            if not known or not all(isinstance(entry, dict) for entry in state["stages"].values()):
                 raise ValueError("unexpected content")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SegmotionError(f"{self._state_path}: damaged ({error}); give another folder or remove this one") from None

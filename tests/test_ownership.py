@@ -235,6 +235,10 @@ def test_a_folder_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     write_json(out / "motion" / "state.json", state)
     pipeline.masks(source, out, MaskSettings(masks="none", quiet=True, every=2))
     assert len(list((out / "images").iterdir())) == 2
+    for wrong in ("2", None, []):
+        write_json(out / "motion" / "state.json", state | {"format": wrong})
+        with pytest.raises(SegmotionError, match="state.json: damaged"):
+            pipeline.masks(source, out, PLAIN)
     state["format"] = 99
     write_json(out / "motion" / "state.json", state)
     with pytest.raises(SegmotionError, match="made by a newer Segmotion"):
