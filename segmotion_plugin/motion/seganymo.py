@@ -50,7 +50,7 @@ class MotionEncoder(nn.Module):
         hidden = hidden.clone()
         # A track that is never visible keeps its first frame as a key, a frame without visible tracks keeps them all:
         # a softmax over nothing has no value. The first rule is the authors'; for the second their code has what torch makes of it:
-        # 2.14 gives 0 from its fused attention and NaN from MultiheadAttention with weights.
+        # 2.14 gives finite values or NaN, depending on the kind of attention and on gradients and batch_first.
         hidden[hidden.all(dim=1), 0] = False
         hidden[:, hidden.all(dim=0)] = False
         return self.transformer_model(tokens, ~hidden).amax(dim=1).T[None]
