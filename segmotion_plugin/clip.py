@@ -128,6 +128,7 @@ class ImageFolder:
         found = [p for p in self.path.iterdir() if p.is_file() and not p.name.startswith(".")]
         self.files = sorted((p for p in found if p.suffix.lower() in IMAGE_SUFFIXES), key=lambda p: (natural_key(p.name), p.name))
         self.fps = fps
+        self.announced, self.pixel_aspect = len(self.files), 1.0
         self.warnings: list[str] = []
         if not self.files:
             raise SegmotionError(f"{folder}: no images in this folder; expected files named {', '.join(sorted(IMAGE_SUFFIXES))}")

@@ -13,6 +13,13 @@ from typing import Any
 import numpy as np
 
 
+def umask() -> int:
+    """The process's mask of permissions, which can only be asked for by setting it; for files that `tempfile` made for us alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place when the block ends without an error.
@@ -26,9 +33,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -138,7 +138,7 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
                 if min(width, height) < 32:
                     raise SegmotionError(f"{path}: {width}×{height} pixels are too few; 32×32 is the least")
                 size = working_size(width, height, settings.work_size)
-                _check_room(raw.parent, announced(source), size, path)
+                _check_room(raw.parent, source.announced, size, path)
                 frames = RawStore(raw, (size[1], size[0], 3), np.uint8)
             if image.shape[:2] != (height, width):
                 raise SegmotionError(f"{path}: the picture size changes at frame {entry.number}; cut the video there")
@@ -160,13 +160,8 @@ def _decode(path: Path, raw: Path, settings: MaskSettings, console: Console) -> 
         "fps": source.fps,
         "shots": list(zip(bounds[:-1], bounds[1:], strict=True)),
         "warnings": list(source.warnings),
-        "pixel_aspect": source.pixel_aspect if isinstance(source, VideoFile) else 1.0,
+        "pixel_aspect": source.pixel_aspect,
     }
-
-
-def announced(source: ImageFolder | VideoFile) -> int:
-    """Number of frames that the input says it has; 0 where it does not."""
-    return len(source.files) if isinstance(source, ImageFolder) else source.announced
 
 
 def _check_room(folder: Path, count: int, size: tuple[int, int], path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from segmotion_plugin.errors import SegmotionError
-from segmotion_plugin.files import read_json, write_json
+from segmotion_plugin.files import read_json, umask, write_json
 
 MANIFEST = ".segmotion.json"
 """Name of the manifest in a folder that is ours as a whole (masks for COLMAP, an export)."""
@@ -231,9 +231,7 @@ def staged_folder(target: Path, overwrite: bool = False, flag: str = "--overwrit
     where.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".segmotion-", dir=where.parent))
     try:
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        temporary.chmod(0o777 & ~umask())
         yield temporary
         Manifest(temporary).finish(*(path.name for path in temporary.iterdir()))
         check_target(target, overwrite, flag)  # the block may have taken hours

@@ -12,11 +12,12 @@ import numpy as np
 
 from segmotion_plugin.clip import Clip
 from segmotion_plugin.densify.agreement import MaskVotes
+from segmotion_plugin.errors import SegmotionError
 from segmotion_plugin.files import read_json, write_json, write_npz
 from segmotion_plugin.ingest import ingest
 from segmotion_plugin.mask_files import MaskSummary, write_masks
 from segmotion_plugin.progress import Console, Meter
-from segmotion_plugin.reading import UNREADABLE
+from segmotion_plugin.reading import read_arrays
 from segmotion_plugin.settings import MaskSettings, ReconstructSettings, check_dilate, fingerprint
 from segmotion_plugin.tracks import TrackMotion, Tracks, save_tracks
 from segmotion_plugin.workspace import FORMAT, Workspace
@@ -225,9 +226,8 @@ def _bytes(path: Path) -> int:
 def _stored(path: Path) -> dict[str, np.ndarray]:
     """Arrays of an intermediate file; none where it is missing or damaged, so that its stage is done anew."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except UNREADABLE:
+        return read_arrays(path, "intermediate file", "it is made anew")
+    except SegmotionError:
         return {}
 
 

@@ -128,20 +128,14 @@ def load_scene(out: Path) -> Scene:
     """Read what there is of a processed folder.
 
     Raises:
-        SegmotionError: it is none, or of another version.
+        SegmotionError: it is none, or its list of frames is damaged or of another version.
     """
     out = Path(out)
     if not out.is_dir():
         raise SegmotionError(f"{out}: no such folder; give one made by 'segmotion run' or 'segmotion masks'")
     frames = load_frames_json(out)
-    try:
-        entries = [(str(e["name"]), int(e["frame"])) for e in frames["images"]]
-        rate, total = float(frames["fps"] or 24.0), int(frames["frame_count"])
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise SegmotionError(
-            f"{out}/motion/frames.json: of another version ({reason}).\nMake the folder again with 'segmotion run'."
-        ) from None
+    entries = [(e["name"], e["frame"]) for e in frames["images"]]
+    rate, total = frames["fps"] or 24.0, frames["frame_count"]
     notes: list[str] = []
     cameras = _cameras(out, notes)
     names, index = [n for n, _ in entries], np.array([f for _, f in entries])
