@@ -55,7 +55,7 @@ def test_a_method_without_a_preferred_side_does_not_change(root: Path, tmp_path:
     assert row["J"] == 1.0 and [row[kind] for kind in KINDS] == [0.0] * 5 and len(calls) == 6
     assert "holds" in lines[-1] and "does not" not in lines[-1]
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"bright", "kinds.json", "report.csv", "report.json", "report.md"}
+    assert left == {".segmotion.json", "bright", "kinds.json", "report.csv", "report.json", "report.md"}
     (tmp_path / "out" / "bright" / "half" / "one.json").unlink()
     evaluate_invariance(root, [_bright(calls)], tmp_path / "out", say=lines.append)
     assert len(calls) == 7, "what is stored is taken from there"

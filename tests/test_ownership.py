@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from segmotion_4d.import_command import import_results
 from segmotion_colmap.images import write_image_masks
-from support_user_files import many
+from support_user_files import leaf_commands, many
 
 from segmotion_plugin import SegmotionError, pipeline
 from segmotion_plugin.files import read_json, write_json, write_png
@@ -331,3 +331,17 @@ def test_a_folder_of_0_1_0_is_read_and_taken_over(tmp_path: Path) -> None:
     pictures(tmp_path / "in", 4)
     pipeline.masks(tmp_path / "in", out, PLAIN)
     assert len(list((out / "images").iterdir())) == 4 and not (out / "motion" / "tracks.npz").exists()
+
+
+@pytest.mark.parametrize("what", ["davis", "invariance"])
+def test_an_evaluation_does_not_write_over_a_report_of_the_user(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "root"
+    pictures(root / "clip" / "images")
+    for index in range(3):
+        write_png(root / "clip" / "masks" / f"frame_{index + 1:05d}.png", np.zeros((48, 64), np.uint8))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "report.md").write_text("mine")
+    before = content(tmp_path / "thesis")
+    with pytest.raises(SegmotionError, match="holds other content and nothing of it was touched"):
+        leaf_commands()[f"evaluate {what}"]((root,), out=tmp_path / "thesis", mask=PLAIN).main()
+    assert content(tmp_path / "thesis") == before

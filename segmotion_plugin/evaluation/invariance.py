@@ -22,6 +22,7 @@ from segmotion_plugin.evaluation.report import Evaluation, markdown_table, write
 from segmotion_plugin.evaluation.scoring import cached, predict_labels, score_sequence
 from segmotion_plugin.files import write_json, write_png, write_text
 from segmotion_plugin.masks import read_grey
+from segmotion_plugin.ownership import claim
 
 KINDS = ("mirrored", "reversed", "half", "jpeg60", "shifted")
 """Left and right exchanged; the last frame first; half the width and height; JPEG of quality 60; without the first frame."""
@@ -58,9 +59,10 @@ def evaluate_invariance(
         say: called with one line per sequence and per kind.
 
     Raises:
-        SegmotionError: an unknown kind, a sequence of one frame, data that cannot be read, or masks that do not fit.
+        SegmotionError: an unknown kind, a sequence of one frame, data that cannot be read, masks that do not fit, or `out` holds
+            other files.
     """
-    out, kinds = Path(out), list(dict.fromkeys(kinds))
+    kinds = list(dict.fromkeys(kinds))
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise SegmotionError(f"no such change: {', '.join(unknown) or 'none given'}; choose from {', '.join(KINDS)}")
@@ -69,7 +71,7 @@ def evaluate_invariance(
     short = [sequence.name for _, sequence in found if len(sequence) < 2]
     if short:
         raise SegmotionError(f"{', '.join(short)}: one frame only; a shift in time needs two or more")
-    evaluations, summary = [], []
+    out, evaluations, summary = claim(Path(out)), [], []
     for method in methods:
         rows = []
         for root, sequence in found:
